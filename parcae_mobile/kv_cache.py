@@ -1,0 +1,159 @@
+"""Keys and values of past tokens, one slot for each (loop, layer) pair that the policy keeps apart.
+
+A layer does not know where its past is kept: it hands queries, keys and values, not yet rotated or normalised, to a
+*slot*, and the slot does that, stores and attends. `FullSequence` has no past; `KVCache` keeps one in preallocated tensors; an export
+target brings a slot of its own. Cache policies are a map from loop to slot: because a chunk's own entries are
+overwritten before they are read, within a chunk a token sees the keys of the same loop, and of the past the policy's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .config import ParcaeConfig
+from .errors import PromptTooLongError, UsageError
+
+STAGES = ("prelude", "core_block", "coda")
+POLICIES = {"full": None, "shared": 0, "first1+shared": 1, "first2+shared": 2}
+
+
+class Slot(Protocol):
+    """Where one layer's keys and values go."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, normalise: bool) -> Tensor:
+        """(batch, sequence, heads, head size) before RoPE and QK-norm -> (batch, sequence, heads * head size)."""
+        ...
+
+
+def rotate(x: Tensor, rope: Tensor) -> Tensor:
+    """Rotate adjacent pairs of (batch, sequence, heads, head size) by a (sequence, head size / 2, 2) cos-sin table."""
+    pairs = x.unflatten(-1, (-1, 2))
+    cos, sin = rope[None, :, None, :, 0], rope[None, :, None, :, 1]
+    real = pairs[..., 0] * cos - pairs[..., 1] * sin
+    imaginary = pairs[..., 1] * cos + pairs[..., 0] * sin
+    return torch.stack([real, imaginary], -1).flatten(-2)
+
+
+def place(x: Tensor, rope: Tensor | None, normalise: bool) -> Tensor:
+    """RoPE, then QK-norm (no weight, machine epsilon), in the original's order. The two commute up to rounding."""
+    if rope is not None:
+        x = rotate(x, rope)
+    return F.rms_norm(x, (x.shape[-1],)) if normalise else x
+
+
+class FullSequence:
+    """A slot without a past: the whole text is given at once and attended causally."""
+
+    def __init__(self, rope: Tensor | None) -> None:
+        self.rope = rope
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, normalise: bool) -> Tensor:
+        query, key = place(query, self.rope, normalise), place(key, self.rope, normalise)
+        q, k, v = (t.transpose(1, 2) for t in (query, key, value))
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+        return out.transpose(1, 2).flatten(2)
+
+
+class CacheSlot:
+    """One slot of a `KVCache` for one layer during one chunk of tokens."""
+
+    def __init__(self, keys: Tensor, values: Tensor, past: int, rope: Tensor | None) -> None:
+        self.keys, self.values, self.past, self.rope = keys, values, past, rope
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, normalise: bool) -> Tensor:
+        length = query.shape[1]
+        total = self.past + length
+        query, key = place(query, self.rope, normalise), place(key, self.rope, normalise)
+        self.keys[:, :, self.past : total] = key.transpose(1, 2).to(self.keys.dtype)
+        self.values[:, :, self.past : total] = value.transpose(1, 2).to(self.values.dtype)
+        q = query.transpose(1, 2)
+        k, v = (t[:, :, :total].to(q.dtype) for t in (self.keys, self.values))
+        mask = None
+        if length > 1:
+            positions = torch.arange(total, device=q.device)
+            mask = positions[None, :] <= positions[self.past :, None]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+        return out.transpose(1, 2).flatten(2)
+
+
+class KVCache:
+    """Preallocated keys and values of up to `context` tokens for up to `max_loops` loops.
+
+    Tensors have shape (slots, layers, batch, heads, context, head size) for each stage; prelude and coda have one slot.
+    """
+
+    def __init__(
+        self,
+        config: ParcaeConfig,
+        max_loops: int,
+        *,
+        batch: int = 1,
+        context: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        policy: str = "full",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if policy not in POLICIES:
+            raise UsageError(f"unknown KV policy {policy!r}; choose one of {', '.join(POLICIES)}")
+        if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            raise UsageError(f"a KV cache of {dtype} is not built for eager execution; choose fp32, fp16 or bf16")
+        self.config, self.max_loops, self.policy = config, max_loops, policy
+        self.context = min(context or config.context, config.context)
+        self.length = 0
+        self._apart = POLICIES[policy]
+        heads = {"core_block": config.recurrent_num_attention_heads}
+        widths = {"core_block": config.recurrent_embedding_dimension // config.recurrent_num_attention_heads}
+        layers = dict(
+            zip(
+                STAGES,
+                (config.n_layers_in_prelude, config.n_layers_in_recurrent_block, config.n_layers_in_coda),
+                strict=True,
+            )
+        )
+        shapes = {
+            stage: (
+                self.slots if stage == "core_block" else 1,
+                layers[stage],
+                batch,
+                heads.get(stage, config.num_key_value_heads),
+                self.context,
+                widths.get(stage, config.head_size),
+            )
+            for stage in STAGES
+        }
+        self.keys = {stage: torch.zeros(shape, dtype=dtype, device=device) for stage, shape in shapes.items()}
+        self.values = {stage: torch.zeros(shape, dtype=dtype, device=device) for stage, shape in shapes.items()}
+
+    @property
+    def slots(self) -> int:
+        """Slots of a recurrent layer: one for each loop, or those that the policy keeps."""
+        return self.max_loops if self._apart is None else min(self._apart + 1, self.max_loops)
+
+    def slot_of(self, loop: int) -> int:
+        """The recurrent slot that loop `loop` (from 0) writes and reads."""
+        return min(loop, self.slots - 1)
+
+    def stage(self, stage: str, length: int, rope: Tensor | None, loop: int = 0) -> Sequence[Slot]:
+        """A slot for each layer of a stage, for a chunk of `length` tokens that follow those already held."""
+        if self.length + length > self.context:
+            raise PromptTooLongError(
+                f"{self.length} + {length} tokens do not fit the context of {self.context}; shorten the text"
+            )
+        index = self.slot_of(loop) if stage == "core_block" else 0
+        chunk = None if rope is None else rope[self.length : self.length + length]
+        pairs = zip(self.keys[stage][index], self.values[stage][index], strict=True)
+        return [CacheSlot(keys, values, self.length, chunk) for keys, values in pairs]
+
+    def advance(self, length: int) -> None:
+        """Count a chunk as held, once every stage has stored it."""
+        self.length += length
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values, for the full context."""
+        return sum(t.nbytes for tensors in (self.keys, self.values) for t in tensors.values())
