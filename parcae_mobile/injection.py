@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import ParcaeConfig
+from .layers import Linear, linear
 
 
 class DiagonalInjection(nn.Module):
@@ -34,7 +35,7 @@ class DiagonalInjection(nn.Module):
 
     def prepare(self, embedded: Tensor) -> Tensor:
         """(batch, sequence, width) -> (batch, sequence, state): the part that no loop changes."""
-        return self.dt() * F.linear(embedded, self.B)
+        return self.dt() * linear(embedded, self.B)
 
     def forward(self, state: Tensor, injected: Tensor) -> Tensor:
         return self.decay() * state + injected
@@ -46,7 +47,7 @@ class LinearInjection(nn.Module):
     def __init__(self, config: ParcaeConfig) -> None:
         super().__init__()
         state = config.recurrent_embedding_dimension
-        self.adapter = nn.Linear(state + config.n_embd, state, bias=config.bias)
+        self.adapter = Linear(state + config.n_embd, state, bias=config.bias)
 
     def prepare(self, embedded: Tensor) -> Tensor:
         return embedded

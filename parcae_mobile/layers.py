@@ -14,6 +14,26 @@ from .config import ParcaeConfig
 from .kv_cache import Slot
 
 GATE_CHANNELS = 32
+STEADY_ROWS = 4
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`x @ weight^T + bias`, bit-equal whether a token comes alone or within a text.
+
+    CPU kernels sum in another order below four rows, which would make decoding differ from prefill by rounding alone.
+    """
+    rows = x.shape[:-1].numel() if not torch.compiler.is_exporting() else STEADY_ROWS
+    if rows >= STEADY_ROWS:
+        return F.linear(x, weight, bias)
+    padded = torch.cat([x.reshape(rows, -1), x.new_zeros(STEADY_ROWS - rows, x.shape[-1])])
+    return F.linear(padded, weight, bias)[:rows].reshape(*x.shape[:-1], -1)
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` through `linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
 
 
 class RMSNorm(nn.Module):
@@ -49,12 +69,12 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads, self.head_size = heads, kv_heads, width // heads
         self.clip, self.normalise = config.clip_qkv, config.qk_norm
-        self.c_q = nn.Linear(width, heads * self.head_size, bias=config.bias)
-        self.c_k = nn.Linear(width, kv_heads * self.head_size, bias=config.bias)
-        self.c_v = nn.Linear(width, kv_heads * self.head_size, bias=config.bias)
-        self.c_proj = nn.Linear(width, width, bias=config.bias)
+        self.c_q = Linear(width, heads * self.head_size, bias=config.bias)
+        self.c_k = Linear(width, kv_heads * self.head_size, bias=config.bias)
+        self.c_v = Linear(width, kv_heads * self.head_size, bias=config.bias)
+        self.c_proj = Linear(width, width, bias=config.bias)
         self.qk_bias = nn.Parameter(torch.empty(2, 1, heads, self.head_size)) if config.qk_bias else None
-        self.ve_gate = nn.Linear(GATE_CHANNELS, kv_heads, bias=False) if gated else None
+        self.ve_gate = Linear(GATE_CHANNELS, kv_heads, bias=False) if gated else None
 
     def forward(self, x: Tensor, value_embedding: Tensor | None, slot: Slot) -> Tensor:
         batch, length, _ = x.shape
@@ -77,8 +97,8 @@ class MLP(nn.Module):
     def __init__(self, config: ParcaeConfig, width: int, hidden: int) -> None:
         super().__init__()
         self.nonlinearity, self.gated = config.nonlin_name, config.mlp_class_name == "GatedMLP"
-        self.fc = nn.Linear(width, hidden * 2 if self.gated else hidden, bias=config.bias)
-        self.proj = nn.Linear(hidden, width, bias=config.bias)
+        self.fc = Linear(width, hidden * 2 if self.gated else hidden, bias=config.bias)
+        self.proj = Linear(hidden, width, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.fc(x)

@@ -19,7 +19,7 @@ from .config import ParcaeConfig
 from .errors import PromptTooLongError, UsageError
 from .injection import build_injection
 from .kv_cache import FullSequence, KVCache, Slot
-from .layers import Block, build_norm
+from .layers import Block, Linear, build_norm
 
 
 class Parcae(nn.Module):
@@ -42,7 +42,7 @@ class Parcae(nn.Module):
         parts: dict[str, nn.Module] = {
             "wte": nn.Embedding(config.padded_vocab_size, width),
             "adapter": build_injection(config),
-            "C": nn.Linear(config.recurrent_embedding_dimension, width, bias=config.bias),
+            "C": Linear(config.recurrent_embedding_dimension, width, bias=config.bias),
             "ln_f": build_norm(config, width),
             **stages,
         }
@@ -56,7 +56,7 @@ class Parcae(nn.Module):
                 if config.has_value_table(index)
             }
         )
-        self.lm_head = nn.Linear(width, config.padded_vocab_size, bias=False)
+        self.lm_head = Linear(width, config.padded_vocab_size, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.transformer["wte"].weight
         self.register_buffer("rope", rope_table(config), persistent=False)
