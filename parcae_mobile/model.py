@@ -67,11 +67,11 @@ class Parcae(nn.Module):
         loops: int,
         initial_state: Tensor | None = None,
         cache: KVCache | None = None,
-        logits_start: int = 0,
+        positions: Tensor | None = None,
     ) -> Tensor:
-        """Logits (batch, sequence - logits_start, padded vocabulary) in fp32 of (batch, sequence) int64 ids.
+        """Logits (batch, positions, padded vocabulary) in fp32 of (batch, sequence) int64 ids.
 
-        `initial_state` is (batch, sequence, recurrent width), zero if not given. With a `cache` the ids follow those
+        `positions` (n,) int64 are the places in the chunk whose logits are wanted, all if not given. `initial_state` is (batch, sequence, recurrent width), zero if not given. With a `cache` the ids follow those
         that it holds. Raises `UsageError` for a loop count below 1 or above the cache's, `PromptTooLongError` for a
         text beyond the context.
         """
@@ -80,7 +80,7 @@ class Parcae(nn.Module):
         state = self.zero_state(injected) if initial_state is None else initial_state
         for loop in range(loops):
             state = self.recur(state, injected, values, self.slots("core_block", input_ids, cache, loop))
-        logits = self.coda(state, input_ids, self.slots("coda", input_ids, cache), logits_start)
+        logits = self.coda(state, input_ids, self.slots("coda", input_ids, cache), positions)
         if cache is not None:
             cache.advance(input_ids.shape[1])
         return logits
@@ -105,12 +105,14 @@ class Parcae(nn.Module):
             x = block(x, value, slot)
         return x
 
-    def coda(self, state: Tensor, input_ids: Tensor, slots: Sequence[Slot], logits_start: int = 0) -> Tensor:
-        """State after the last loop -> logits of the positions from `logits_start` on."""
+    def coda(
+        self, state: Tensor, input_ids: Tensor, slots: Sequence[Slot], positions: Tensor | None = None
+    ) -> Tensor:
+        """State after the last loop -> logits of all places, or of `positions` (n,) int64."""
         x = self.transformer["C"](state)
         for block, value, slot in self._layers("coda", input_ids, slots):
             x = block(x, value, slot)
-        return self.head(x[:, logits_start:])
+        return self.head(x if positions is None else x.index_select(1, positions))
 
     def head(self, x: Tensor) -> Tensor:
         """(batch, sequence, width) -> logits (batch, sequence, padded vocabulary) in fp32."""

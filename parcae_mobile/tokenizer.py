@@ -1,0 +1,84 @@
+"""A model's tokenizer (`tokenizer.json`, through the tokenizers library) and its first and last token.
+
+    tokenizer = TextTokenizer.load(folder)                 # None where the folder has no tokenizer.json
+    ids = [tokenizer.bos, *tokenizer.encode("import os")]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from .errors import TextError
+
+_BOS = ("<|bos|>", "<|begin_of_text|>", "<|endoftext|>", "<s>", "[BOS]")
+_EOS = ("<|eos|>", "<|end_of_text|>", "<|endoftext|>", "</s>", "[EOS]")
+
+
+class TextTokenizer:
+    """Text to ids and back. `bos` begins a text and `eos` ends one; where no token is marked as such, both are 0."""
+
+    def __init__(self, tokenizer: Tokenizer, bos: int, eos: int) -> None:
+        self._tokenizer, self.bos, self.eos = tokenizer, bos, eos
+
+    @classmethod
+    def load(cls, folder: Path) -> TextTokenizer | None:
+        """Read `tokenizer.json`; `tokenizer_config.json`, where there is one, names bos and eos."""
+        path = folder / "tokenizer.json"
+        if not path.exists():
+            return None
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # noqa: BLE001 - the library raises plain Exception for any defect of the file
+            raise TextError(f"{path}: not a readable tokenizer ({error}); copy it again") from None
+        named = _named_tokens(folder / "tokenizer_config.json")
+        bos = _first_id(tokenizer, (named.get("bos_token"), *_BOS))
+        eos = _first_id(tokenizer, (named.get("eos_token"), *_EOS))
+        bos = eos if bos is None else bos
+        return cls(tokenizer, 0 if bos is None else bos, (bos or 0) if eos is None else eos)
+
+    @property
+    def vocab_size(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without a first token."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def stream(self, ids: Iterator[int]) -> Iterator[str]:
+        """Text pieces as ids arrive; a piece is held back until its last character's bytes are complete."""
+        stream = DecodeStream(skip_special_tokens=True)
+        for token in ids:
+            piece = stream.step(self._tokenizer, token)
+            if piece:
+                yield piece
+
+
+def _named_tokens(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TextError(f"{path}: not readable as JSON ({error})") from None
+    named = {}
+    for key in ("bos_token", "eos_token"):
+        value = values.get(key)
+        value = value.get("content") if isinstance(value, dict) else value
+        if isinstance(value, str):
+            named[key] = value
+    return named
+
+
+def _first_id(tokenizer: Tokenizer, names: tuple[str | None, ...]) -> int | None:
+    for name in names:
+        if name is not None and (found := tokenizer.token_to_id(name)) is not None:
+            return int(found)
+    return None

@@ -1,0 +1,7 @@
+"""Quantization that knows about loops: one set of integers, made before any target, with the injection left alone."""
+
+from .apply import QuantizedModel, quantize_model
+from .recipe import Recipe, load_recipe
+from .tensor import QuantizedTensor
+
+__all__ = ["QuantizedModel", "QuantizedTensor", "Recipe", "load_recipe", "quantize_model"]

@@ -1,0 +1,159 @@
+"""Recipes: ordered rules from parameter names to formats, in TOML, with the budget of their own compression gate.
+
+    name = "int4"
+    budget = { kl = 0.010, top1 = 0.92 }
+    [[rules]]
+    match = "transformer.wte.weight"        # shell-style pattern over the original's parameter names; first match wins
+    bits = 8                                # 4 or 8 (2, 3 where a target can hold them), or 16, 32: stays float
+    group_size = 0                          # columns that share a scale; 0 = the whole row
+
+A matrix that no rule matches stays float. Vectors, norms and value gates always do. `A_log` and `dt_bias` set the poles
+of the injection: a rule that touches them is an error. One that touches `B` needs `quantize_injection_matrix = true`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from parcae_mobile.errors import InputError, UsageError
+
+PRESETS = ("fp32", "int8", "int4")
+POLES = ("transformer.adapter.A_log", "transformer.adapter.dt_bias")
+INJECTION_MATRICES = ("transformer.adapter.B", "transformer.adapter.adapter.weight")
+
+
+class RecipeError(InputError):
+    """A recipe that cannot be read or that asks for what must not be done."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule: the parameters that it matches and their format."""
+
+    match: str
+    bits: int
+    group_size: int = 0
+    symmetric: bool = True
+
+    def groups_for(self, name: str, columns: int) -> int:
+        """Columns that share a scale; raises `RecipeError` if they do not divide `columns`."""
+        if self.group_size == 0 or self.group_size >= columns:
+            return columns
+        if columns % self.group_size:
+            raise RecipeError(f"{name}: group size {self.group_size} does not divide its {columns} columns")
+        return self.group_size
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What compression may cost at most: mean KL in nats and the least share of equal top-1 tokens."""
+
+    kl: float
+    top1: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named list of rules."""
+
+    name: str
+    rules: tuple[Rule, ...]
+    budget: Budget
+    quantize_injection_matrix: bool = False
+
+    def rule_for(self, name: str) -> Rule | None:
+        """The first rule whose pattern matches, if it quantizes; None if the parameter stays float."""
+        rule = next((rule for rule in self.rules if fnmatch.fnmatchcase(name, rule.match)), None)
+        return None if rule is None or rule.bits >= 16 else rule
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """A preset by name, or a TOML file. Raises `UsageError` for neither, `RecipeError` for a bad one."""
+    if str(name_or_path) in PRESETS:
+        text = resources.files("quantize").joinpath("presets", f"{name_or_path}.toml").read_text(encoding="utf-8")
+        return parse_recipe(text, str(name_or_path))
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise UsageError(f"--quant {name_or_path}: neither a preset ({', '.join(PRESETS)}) nor a TOML file")
+    try:
+        return parse_recipe(path.read_text(encoding="utf-8"), path.stem)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not readable ({error})") from None
+
+
+def parse_recipe(text: str, source: str) -> Recipe:
+    """A recipe from TOML text. `source` names it in errors."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"recipe {source}: not valid TOML ({error})") from None
+    _known(values, {field.name for field in fields(Recipe)}, f"recipe {source}")
+    rules = values.get("rules", [])
+    if not isinstance(rules, list):
+        raise RecipeError(f"recipe {source}: rules must be written as [[rules]] tables")
+    budget = values.get("budget")
+    if not isinstance(budget, dict):
+        raise RecipeError(f"recipe {source}: give its budget, for example budget = {{ kl = 0.01, top1 = 0.92 }}")
+    _known(budget, {"kl", "top1"}, f"recipe {source}: budget")
+    if not all(isinstance(budget.get(key), int | float) and 0 <= budget[key] for key in ("kl", "top1")):
+        raise RecipeError(f"recipe {source}: budget needs kl and top1 as numbers of at least 0")
+    allowed = values.get("quantize_injection_matrix", False)
+    if not isinstance(allowed, bool):
+        raise RecipeError(f"recipe {source}: quantize_injection_matrix must be true or false")
+    name = str(values.get("name", source))
+    parsed = tuple(_rule(rule, f"recipe {source}: rule {number}") for number, rule in enumerate(rules, 1))
+    return Recipe(name, parsed, Budget(float(budget["kl"]), float(budget["top1"])), allowed)
+
+
+def plan(recipe: Recipe, model: nn.Module) -> dict[str, Rule]:
+    """Which parameters the recipe quantizes and how, in the model's order. Raises `RecipeError` for a forbidden one."""
+    chosen: dict[str, Rule] = {}
+    for name, parameter in model.named_parameters():
+        rule = recipe.rule_for(name)
+        if rule is None:
+            continue
+        if name in POLES:
+            raise RecipeError(f"recipe {recipe.name}: rule {rule.match!r} touches {name}, which sets the loop's stability")
+        if name in INJECTION_MATRICES and not recipe.quantize_injection_matrix:
+            raise RecipeError(
+                f"recipe {recipe.name}: rule {rule.match!r} touches {name}; set quantize_injection_matrix = true to allow it"
+            )
+        if parameter.dim() != 2 or "ve_gate" in name:
+            continue
+        rule.groups_for(name, parameter.shape[1])
+        chosen[name] = rule
+    return chosen
+
+
+def _rule(values: Any, where: str) -> Rule:
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where}: write rules as [[rules]] tables")
+    _known(values, {field.name for field in fields(Rule)}, where)
+    match, bits, group = values.get("match"), values.get("bits"), values.get("group_size", 0)
+    if not isinstance(match, str) or not match:
+        raise RecipeError(f"{where}: needs match, a pattern over parameter names")
+    if bits not in (2, 3, 4, 8, 16, 32) or isinstance(bits, bool):
+        raise RecipeError(f"{where}: bits = {bits!r} must be 2, 3, 4, 8, or 16 or 32 to stay float")
+    if isinstance(group, bool) or not isinstance(group, int) or group < 0:
+        raise RecipeError(f"{where}: group_size = {group!r} must be a whole number, 0 for the whole row")
+    symmetric = values.get("symmetric", True)
+    if not isinstance(symmetric, bool):
+        raise RecipeError(f"{where}: symmetric = {symmetric!r} must be true or false")
+    return Rule(match, bits, group, symmetric)
+
+
+def _known(values: Mapping[str, Any], known: set[str], where: str) -> None:
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, sorted(known), 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+            raise RecipeError(f"{where}: unknown key {key!r}; {hint}")
