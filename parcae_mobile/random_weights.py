@@ -23,10 +23,12 @@ def random_model(config: ParcaeConfig, seed: int = 0) -> Parcae:
     with torch.device("meta"):
         model = Parcae(config)
     model.to_empty(device="cpu")
+    if config.tie_embeddings:  # materialising leaves the meta tensor's two owners with a copy each
+        model.lm_head.weight = model.transformer["wte"].weight
     for name, parameter in model.named_parameters():
         if name.endswith(("norm_1.weight", "norm_2.weight", "ln_f.weight", "ln_prelude.weight")):
             parameter.fill_(1.0)
-        elif name.endswith(".bias") or name.endswith("qk_bias"):
+        elif name.endswith((".bias", "qk_bias")):
             parameter.normal_(0, 0.02, generator=generator)
         elif name.endswith("A_log"):
             parameter.normal_(0, 0.1, generator=generator)
