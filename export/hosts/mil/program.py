@@ -228,11 +228,7 @@ class _Reader:
         if stored == "bytes":
             return Immediate(declared, bytes(tensor.bytes.values))
         # int16 and uint16 come as a list of int32 too.
-        width = (
-            "<i4"
-            if declared.dtype.name == "int32"
-            else f"<{'i' if declared.dtype.signed else 'u'}{declared.dtype.bits // 8}"
-        )
+        width = f"<{'i' if declared.dtype.signed else 'u'}{max(1, declared.dtype.bits // 8)}"
         values = list(getattr(tensor, stored).values) if stored else []
         try:
             data = np.array(values, dtype=FIELD_STORAGE.get(stored or "", width)).tobytes()
