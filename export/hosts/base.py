@@ -1,0 +1,99 @@
+"""What every host runtime offers: a chunk of ids in, logits out, with the cache kept between calls.
+
+The contract is the one that apps follow: `prelude` once, `recur` T times, `coda` once, caches owned by the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from parcae_mobile.config import ParcaeConfig
+from parcae_mobile.errors import PromptTooLongError
+from parcae_mobile.model import check_loops
+
+
+@dataclass(frozen=True)
+class CacheGeometry:
+    """Shapes of the caches and of the recurrent state."""
+
+    layers: dict[str, int]
+    heads: dict[str, int]
+    head_size: dict[str, int]
+    slots: int
+    context: int
+    max_loops: int
+    state_width: int
+    vocab_size: int
+
+    @classmethod
+    def of(cls, config: ParcaeConfig, max_loops: int, context: int | None = None) -> CacheGeometry:
+        """The geometry of a model with one cache slot for each loop."""
+        recurrent, heads = config.recurrent_embedding_dimension, config.recurrent_num_attention_heads
+        return cls(
+            layers={
+                "prelude": config.n_layers_in_prelude,
+                "core_block": config.n_layers_in_recurrent_block,
+                "coda": config.n_layers_in_coda,
+            },
+            heads={"prelude": config.num_key_value_heads, "core_block": heads, "coda": config.num_key_value_heads},
+            head_size={"prelude": config.head_size, "core_block": recurrent // heads, "coda": config.head_size},
+            slots=max_loops,
+            context=min(context or config.context, config.context),
+            max_loops=max_loops,
+            state_width=recurrent,
+            vocab_size=config.vocab_size,
+        )
+
+    def shape(self, stage: str) -> tuple[int, int, int, int, int]:
+        """(slots, 1, heads, context, head size) of one layer's keys or values."""
+        slots = self.slots if stage == "core_block" else 1
+        return slots, 1, self.heads[stage], self.context, self.head_size[stage]
+
+    def bytes_per_token(self, loops: int, item: int = 4) -> int:
+        """Bytes of keys and values that one token adds at `loops` loops."""
+        return sum(
+            2 * count * self.heads[stage] * self.head_size[stage] * item * (loops if stage == "core_block" else 1)
+            for stage, count in self.layers.items()
+        )
+
+
+class Host:
+    """Base of the host runtimes: counts tokens and checks what may be asked."""
+
+    def __init__(self, geometry: CacheGeometry) -> None:
+        self.geometry = geometry
+        self.length = 0
+
+    def run(
+        self,
+        ids: Sequence[int],
+        loops: int,
+        positions: Sequence[int] | None = None,
+        initial_state: np.ndarray | None = None,
+        on_state: Callable[[int, np.ndarray], None] | None = None,
+    ) -> np.ndarray:
+        """Logits (positions, padded vocabulary) of a chunk that follows the tokens already held.
+
+        `positions` are places in the chunk (all if None); `initial_state` (1, chunk, state width) is zero if None;
+        `on_state(loop, state)` sees the recurrent state where the form lets it be seen.
+        """
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        self.length = 0
+
+    def slot_of(self, stage: str, loop: int) -> int:
+        """The cache slot of a loop."""
+        return min(loop, self.geometry.slots - 1) if stage == "core_block" else 0
+
+    def check(self, length: int, loops: int) -> None:
+        """Raise `UsageError` for a bad loop count, `PromptTooLongError` for tokens beyond the context."""
+        check_loops(loops, self.geometry.max_loops)
+        if self.length + length > self.geometry.context:
+            raise PromptTooLongError(
+                f"{self.length} + {length} tokens do not fit the context of {self.geometry.context}; shorten the text"
+            )

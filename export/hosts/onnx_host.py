@@ -1,0 +1,154 @@
+"""Runs ONNX artifacts here, through onnxruntime, with caches that are allocated once and updated in place.
+
+    host = OnnxHost(folder, loop_form="stages", geometry=geometry, threads=1)
+    logits = host.run(ids, loops=8)                        # (positions, vocabulary); the cache now holds `ids`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from parcae_mobile.errors import ToolMissingError
+
+from .base import CacheGeometry, Host
+
+try:
+    import onnxruntime as ort
+except ImportError:
+    raise ToolMissingError("onnxruntime is not installed: pip install 'parcae-mobile[onnx]'") from None
+
+StateCallback = Callable[[int, np.ndarray], None]
+
+
+class OnnxHost(Host):
+    """One artifact in memory. Not thread-safe: it owns one conversation's cache."""
+
+    def __init__(self, folder: Path, loop_form: str, geometry: CacheGeometry, threads: int = 0) -> None:
+        super().__init__(geometry)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        files = {"stages": ("prelude", "recur", "coda"), "scan": ("",)}[loop_form]
+        self._sessions = {
+            name: ort.InferenceSession(
+                str(folder / f"model{'_' * bool(name)}{name}.onnx"), options, providers=["CPUExecutionProvider"]
+            )
+            for name in files
+        }
+        self._values = [o.name for o in self._sessions[files[0]].get_outputs() if o.name.startswith("value_embedding")]
+        self.loop_form = loop_form
+        self._caches: dict[str, np.ndarray] = {}
+
+    def run(
+        self,
+        ids: Sequence[int],
+        loops: int,
+        positions: Sequence[int] | None = None,
+        initial_state: np.ndarray | None = None,
+        on_state: StateCallback | None = None,
+    ) -> np.ndarray:
+        self.check(len(ids), loops)
+        length, total = len(ids), np.array(self.length + len(ids), np.int32)
+        chosen = np.arange(length) if positions is None else np.array(positions)
+        tokens = np.array([ids], np.int64)
+        state = initial_state
+        if state is None:
+            state = np.zeros((1, length, self.geometry.state_width), np.float32)
+        step = self._run_stages if self.loop_form == "stages" else self._run_scan
+        logits = step(tokens, total, chosen.astype(np.int64), state.astype(np.float32), loops, on_state)
+        self.length += length
+        return logits[0]
+
+    def reset(self) -> None:
+        super().reset()
+        self._caches.clear()
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the cache arrays that are bound, for the full context."""
+        return sum(cache.nbytes for cache in self._caches.values())
+
+    def _run_stages(
+        self,
+        tokens: np.ndarray,
+        total: np.ndarray,
+        positions: np.ndarray,
+        state: np.ndarray,
+        loops: int,
+        on_state: StateCallback | None,
+    ) -> np.ndarray:
+        injected, *values = self._call(
+            "prelude", {"input_ids": tokens, "total": total}, ["injected", *self._values], "prelude", 0
+        )
+        given = dict(zip(self._values, values, strict=True)) | {"injected": injected, "total": total}
+        for loop in range(loops):
+            (state,) = self._call("recur", {"state": state, **given}, ["next_state"], "core_block", loop)
+            if on_state is not None:
+                on_state(loop, state if isinstance(state, np.ndarray) else state.numpy())
+        inputs = {"state": state, "input_ids": tokens, "positions": positions, "total": total}
+        return self._call("coda", inputs, ["logits"], "coda", 0)[0].numpy()
+
+    def _run_scan(
+        self,
+        tokens: np.ndarray,
+        total: np.ndarray,
+        positions: np.ndarray,
+        state: np.ndarray,
+        loops: int,
+        on_state: StateCallback | None,
+    ) -> np.ndarray:
+        session = self._sessions[""]
+        binding = session.io_binding()
+        inputs = {"input_ids": tokens, "positions": positions, "total": total, "initial_state": state}
+        for name, value in inputs.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(value))
+        for stage, label in (("prelude", "prelude"), ("core_block", "recur"), ("coda", "coda")):
+            for index in range(self.geometry.layers[stage]):
+                for part in ("key", "value"):
+                    cache = self._cache(stage, index, part)
+                    view = cache[:loops] if stage == "core_block" else cache[0]
+                    self._bind(binding, f"{label}.{index}.{part}", view)
+        binding.bind_output("logits", "cpu")
+        binding.bind_output("final_state", "cpu")
+        session.run_with_iobinding(binding)
+        logits, final = (value.numpy() for value in binding.get_outputs()[-2:])
+        if on_state is not None:
+            on_state(loops - 1, final)
+        return logits
+
+    def _call(
+        self, name: str, inputs: dict[str, object], outputs: list[str], stage: str, loop: int
+    ) -> list["ort.OrtValue"]:
+        """Run one stage on the caches of `loop`; returns its outputs without copying them."""
+        session = self._sessions[name]
+        binding = session.io_binding()
+        for key, value in inputs.items():
+            if isinstance(value, np.ndarray):
+                binding.bind_cpu_input(key, value)
+            else:
+                binding.bind_ortvalue_input(key, value)
+        for key in outputs:
+            binding.bind_output(key, "cpu")
+        for index in range(self.geometry.layers[stage]):
+            for part in ("key", "value"):
+                self._bind(binding, f"{index}.{part}", self._cache(stage, index, part)[self.slot_of(stage, loop)])
+        session.run_with_iobinding(binding)
+        return list(binding.get_outputs()[: len(outputs)])
+
+    def _cache(self, stage: str, index: int, part: str) -> np.ndarray:
+        """(slots, 1, heads, context, head size); zero pages cost nothing until they are written."""
+        key = f"{stage}.{index}.{part}"
+        if key not in self._caches:
+            self._caches[key] = np.zeros(self.geometry.shape(stage), np.float32)
+        return self._caches[key]
+
+    @staticmethod
+    def _bind(binding: "ort.IOBinding", name: str, view: np.ndarray) -> None:
+        """Bind one array as both past and present, so that attention appends in place."""
+        place = ("cpu", 0, np.float32, view.shape, view.ctypes.data)
+        binding.bind_input(f"past.{name}", *place)
+        binding.bind_output(f"present.{name}", *place)

@@ -1,0 +1,291 @@
+"""A traced stage to ONNX nodes: one small function for each operator that the stages contain.
+
+Quantized parameters become `MatMulNBits` and `GatherBlockQuantized` (com.microsoft), float matrices `FusedMatMul` on the
+matrix as the checkpoint stores it, and cached attention `GroupQueryAttention`, whose cache may be updated in place. An
+operator that is not in the table is an error that names it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import NodeProto, TensorProto, helper
+from torch import fx
+
+from export.stages import Stage
+from parcae_mobile.errors import ToolMissingError
+from quantize.apply import QuantizedModel
+
+from .onnx_weights import WeightFile, as_numpy, block_size, pack
+
+MS = "com.microsoft"
+aten = torch.ops.aten
+
+
+class StageLowering:
+    """Lowers one stage into `nodes`; initializers go to a dictionary that the stages of one graph share.
+
+    Values of the stage are named `prefix` + name, its inputs and outputs as `names` maps them (themselves otherwise).
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        quantized: QuantizedModel,
+        weights: WeightFile,
+        initializers: dict[str, TensorProto],
+        accuracy_level: int,
+        prefix: str = "",
+        names: dict[str, str] | None = None,
+    ) -> None:
+        self.stage, self.quantized, self.weights, self.initializers = stage, quantized, weights, initializers
+        self.accuracy_level, self.prefix, self.names = accuracy_level, prefix, names or {}
+        self.nodes: list[NodeProto] = []
+        self.values: dict[fx.Node, Any] = {}
+        self.parameters: dict[fx.Node, str] = {}
+        self._total_less_one: str | None = None
+
+    def run(self) -> list[NodeProto]:
+        """The stage's nodes in order."""
+        signature = self.stage.program.graph_signature
+        targets = {spec.arg.name: spec.target for spec in signature.input_specs if spec.target is not None}
+        user_inputs = iter(self.stage.inputs)
+        for node in self.stage.program.graph.nodes:
+            if node.op == "placeholder":
+                if node.name in targets:
+                    self.parameters[node] = targets[node.name].removeprefix("model.")
+                else:
+                    name = next(user_inputs)
+                    self.values[node] = self.names.get(name, name)
+            elif node.op == "call_function":
+                self._call(node)
+            else:
+                self._outputs(node)
+        return self.nodes
+
+    def emit(self, op: str, inputs: list[str], outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
+        """Add a node; returns its output's name, or the list of names."""
+        label = f"{self.prefix}{op}_{len(self.nodes)}"
+        names = [label] if outputs == 1 else [f"{label}.{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(op, inputs, names, name=label, domain=domain, **attributes))
+        return names[0] if outputs == 1 else names
+
+    def constant(self, value: np.ndarray, name: str | None = None) -> str:
+        """An initializer, shared by value for small constants and by name for named ones."""
+        if name is None:
+            name = f"const.{value.dtype.name}.{'x'.join(map(str, value.shape))}.{value.tobytes().hex()}"
+        if name not in self.initializers:
+            self.initializers[name] = self.weights.initializer(name, value)
+        return name
+
+    def weight(self, node: fx.Node, transform: Callable[[np.ndarray], np.ndarray] | None = None, tag: str = "") -> str:
+        """A float parameter or buffer as an initializer."""
+        name = self.parameters[node]
+        array = as_numpy(self._tensor(node))
+        return self.constant(array if transform is None else transform(array), self._canonical(name) + tag)
+
+    def _tensor(self, node: fx.Node) -> torch.Tensor:
+        program, name = self.stage.program, "model." + self.parameters[node]
+        return program.state_dict[name] if name in program.state_dict else program.constants[name]
+
+    def _canonical(self, name: str) -> str:
+        tied = self.quantized.model.config.tie_embeddings
+        return "transformer.wte.weight" if tied and name == "lm_head.weight" else name
+
+    def _call(self, node: fx.Node) -> None:
+        handler = _HANDLERS.get(node.target)
+        if handler is None:
+            raise ToolMissingError(f"ONNX: no lowering for {node.target}; this model cannot be exported to ONNX yet")
+        self.values[node] = handler(self, node)
+
+    def _outputs(self, node: fx.Node) -> None:
+        for name, value in zip(self.stage.outputs, node.args[0], strict=True):
+            target = self.names.get(name, name)
+            source = self.values[value]
+            producer = next((n for n in self.nodes if source in n.output), None)
+            if producer is None:
+                self.nodes.append(helper.make_node("Identity", [source], [target], name=f"{self.prefix}{target}"))
+                continue
+            for other in self.nodes:
+                for names in (other.output, other.input):
+                    for index, present in enumerate(names):
+                        if present == source:
+                            names[index] = target
+            self.values[value] = target
+
+    def operand(self, value: Any, like: str = "float32") -> str:
+        """A value of the graph, a parameter, or a Python number as an initializer."""
+        if isinstance(value, fx.Node):
+            return self.weight(value) if value in self.parameters else self.values[value]
+        return self.constant(np.array(value, like))
+
+    def linear(self, node: fx.Node) -> str:
+        x, weight = self.operand(node.args[0]), node.args[1]
+        assert isinstance(weight, fx.Node)
+        tensor = self.quantized.tensors.get(self._canonical(self.parameters[weight]))
+        if tensor is None:
+            out = self.emit("FusedMatMul", [x, self.weight(weight)], domain=MS, transB=1)
+        else:
+            packed, scales, zeros = self._packed(weight)
+            inputs = [x, packed, scales, *([zeros] if zeros else [])]
+            rows, columns = tensor.shape
+            out = self.emit(
+                "MatMulNBits",
+                inputs,
+                domain=MS,
+                N=rows,
+                K=columns,
+                bits=tensor.bits,
+                block_size=block_size(tensor),
+                accuracy_level=self.accuracy_level,
+            )
+        bias = node.args[2] if len(node.args) > 2 else None
+        return out if bias is None else self.emit("Add", [out, self.operand(bias)])
+
+    def embedding(self, node: fx.Node) -> str:
+        weight, ids = node.args[0], self.operand(node.args[1])
+        assert isinstance(weight, fx.Node)
+        tensor = self.quantized.tensors.get(self._canonical(self.parameters[weight]))
+        if tensor is None:
+            return self.emit("Gather", [self.weight(weight), ids], axis=0)
+        packed, scales, zeros = self._packed(weight, flat=True)
+        return self.emit(
+            "GatherBlockQuantized",
+            [packed, ids, scales, *([zeros] if zeros else [])],
+            domain=MS,
+            bits=tensor.bits,
+            block_size=block_size(tensor),
+            gather_axis=0,
+            quantize_axis=1,
+        )
+
+    def _packed(self, weight: fx.Node, flat: bool = False) -> tuple[str, str, str | None]:
+        """Initializers of a quantized parameter, in the shape for MatMulNBits or (flat) for GatherBlockQuantized."""
+        name = self._canonical(self.parameters[weight])
+        suffix = ".rows" if flat else ".blocks"
+        if name + ".integers" + suffix not in self.initializers:
+            packed, scales, zeros = pack(self.quantized.tensors[name])
+            parts = {"integers": packed.reshape(len(packed), -1) if flat else packed, "scales": scales, "zeros": zeros}
+            for part, array in parts.items():
+                if array is not None:
+                    label = f"{name}.{part}"
+                    self.initializers[label + suffix] = self.weights.initializer(label + suffix, array, key=label)
+        has_zeros = name + ".zeros" + suffix in self.initializers
+        labels = [f"{name}.{part}{suffix}" for part in ("integers", "scales", "zeros")]
+        return labels[0], labels[1], labels[2] if has_zeros else None
+
+    def rms_norm(self, node: fx.Node) -> str:
+        width = node.args[1][-1]
+        weight = node.args[2] if len(node.args) > 2 else None
+        epsilon = node.args[3] if len(node.args) > 3 and node.args[3] is not None else torch.finfo(torch.float32).eps
+        scale = self.operand(weight) if weight is not None else self.constant(np.ones(width, np.float32), f"ones.{width}")
+        return self.emit(
+            "SimplifiedLayerNormalization", [self.operand(node.args[0]), scale], axis=-1, epsilon=epsilon, stash_type=1
+        )
+
+    def layer_norm(self, node: fx.Node) -> str:
+        inputs = [self.operand(value) for value in (node.args[0], node.args[2], node.args[3])]
+        return self.emit("LayerNormalization", inputs, axis=-1, epsilon=node.args[4])
+
+    def view(self, node: fx.Node) -> str:
+        shape = [size if isinstance(size, int) else -1 for size in node.args[1]]
+        return self.reshape(self.operand(node.args[0]), shape)
+
+    def reshape(self, value: str, shape: list[int]) -> str:
+        return self.emit("Reshape", [value, self.constant(np.array(shape, np.int64))])
+
+    def cached_attention(self, node: fx.Node) -> list[str]:
+        query, key, value, past_key, past_value, total, rope = node.args
+        heads, size = node.args[0].meta["val"].shape[2:]
+        kv_heads = node.args[1].meta["val"].shape[2]
+        total = self.operand(total)
+        if self._total_less_one is None:
+            less = self.emit("Sub", [total, self.constant(np.array(1, np.int32))])
+            self._total_less_one = self.reshape(less, [1])
+        flat = [
+            self.reshape(self.operand(t), [1, -1, count * size])
+            for t, count in ((query, heads), (key, kv_heads), (value, kv_heads))
+        ]
+        rotary = [] if rope is None else [self.weight(rope, lambda a, i=i: a[..., i], tag) for i, tag in _ROPE]
+        return self.emit(
+            "GroupQueryAttention",
+            [*flat, self.operand(past_key), self.operand(past_value), self._total_less_one, total, *rotary],
+            outputs=3,
+            domain=MS,
+            num_heads=heads,
+            kv_num_heads=kv_heads,
+            do_rotary=int(rope is not None),
+            rotary_interleaved=int(rope is not None),
+        )
+
+    def slice(self, node: fx.Node) -> str:
+        x, axis, start, end = node.args
+        bounds = [self.constant(np.array([value], np.int64)) for value in (start, min(end, 2**62), axis)]
+        return self.emit("Slice", [self.operand(x), *bounds])
+
+    def clamp(self, node: fx.Node) -> str:
+        return self.emit("Clip", [self.operand(value) for value in node.args])
+
+    def chunk(self, node: fx.Node) -> list[str]:
+        return self.emit("Split", [self.operand(node.args[0])], outputs=node.args[1], axis=-1, num_outputs=node.args[1])
+
+
+_ROPE = ((0, ".cos"), (1, ".sin"))
+
+
+def _binary(op: str) -> Callable[[StageLowering, fx.Node], str]:
+    return lambda low, node: low.emit(op, [low.operand(node.args[0]), low.operand(node.args[1])])
+
+
+def _unary(op: str) -> Callable[[StageLowering, fx.Node], str]:
+    return lambda low, node: low.emit(op, [low.operand(node.args[0])])
+
+
+def _twice(low: StageLowering, node: fx.Node) -> str:
+    x = low.operand(node.args[0])
+    return low.emit("Mul", [x, x])
+
+
+def _silu(low: StageLowering, node: fx.Node) -> str:
+    x = low.operand(node.args[0])
+    return low.emit("Mul", [x, low.emit("Sigmoid", [x])])
+
+
+def _index_select(low: StageLowering, node: fx.Node) -> str:
+    return low.emit("Gather", [low.operand(node.args[0]), low.operand(node.args[2])], axis=node.args[1])
+
+
+def _unsqueeze(low: StageLowering, node: fx.Node) -> str:
+    return low.emit("Unsqueeze", [low.operand(node.args[0]), low.constant(np.array([node.args[1]], np.int64))])
+
+
+_HANDLERS: dict[Any, Callable[[StageLowering, fx.Node], Any]] = {
+    aten.linear.default: StageLowering.linear,
+    aten.embedding.default: StageLowering.embedding,
+    aten.rms_norm.default: StageLowering.rms_norm,
+    aten.layer_norm.default: StageLowering.layer_norm,
+    aten.view.default: StageLowering.view,
+    aten.slice.Tensor: StageLowering.slice,
+    aten.clamp.default: StageLowering.clamp,
+    aten.chunk.default: StageLowering.chunk,
+    aten.add.Tensor: _binary("Add"),
+    aten.mul.Tensor: _binary("Mul"),
+    aten.div.Tensor: _binary("Div"),
+    aten.relu.default: _unary("Relu"),
+    aten.sigmoid.default: _unary("Sigmoid"),
+    aten.tanh.default: _unary("Tanh"),
+    aten.gelu.default: _unary("Gelu"),
+    aten.silu.default: _silu,
+    aten.square.default: _twice,
+    aten.index_select.default: _index_select,
+    aten.unsqueeze.default: _unsqueeze,
+    aten.to.dtype: lambda low, node: low.operand(node.args[0]),
+    aten.sym_size.int: lambda low, node: None,
+    aten._assert_tensor_metadata.default: lambda low, node: None,
+    torch.ops.parcae.cached_attention.default: StageLowering.cached_attention,
+    operator.getitem: lambda low, node: low.values[node.args[0]][node.args[1]],
+}
