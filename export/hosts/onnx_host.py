@@ -122,7 +122,7 @@ class OnnxHost(Host):
 
     def _call(
         self, name: str, inputs: dict[str, object], outputs: list[str], stage: str, loop: int
-    ) -> list["ort.OrtValue"]:
+    ) -> list[ort.OrtValue]:
         """Run one stage on the caches of `loop`; returns its outputs without copying them."""
         session = self._sessions[name]
         binding = session.io_binding()
@@ -147,7 +147,7 @@ class OnnxHost(Host):
         return self._caches[key]
 
     @staticmethod
-    def _bind(binding: "ort.IOBinding", name: str, view: np.ndarray) -> None:
+    def _bind(binding: ort.IOBinding, name: str, view: np.ndarray) -> None:
         """Bind one array as both past and present, so that attention appends in place."""
         place = ("cpu", 0, np.float32, view.shape, view.ctypes.data)
         binding.bind_input(f"past.{name}", *place)

@@ -1,0 +1,200 @@
+"""The golden reference: what fp32 PyTorch says, on a GPU where there is one, written down once with its provenance.
+
+    reference = make_reference(model, text, device="cuda")
+    save_reference(reference, Path("golden.npz")); reference = load_reference(Path("golden.npz"))
+    check_same_subject(reference, model, text)             # other weights, text or state: refused
+    floor = distance_to_local(reference, model)            # is this machine's fp32 the same, up to rounding?
+
+fp32, TF32 off, the math attention kernel, deterministic algorithms, zero initial state, fixed text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import platform
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from .errors import CheckpointError, ReferenceMismatchError, ToolMissingError
+from .model import Parcae
+from .parity import LOOPS, Distance, compare, greedy, sweep
+from .text import TokenText
+
+FORMAT = 1
+POSITIONS = 128
+GREEDY_TOKENS = 64
+PROMPT_TOKENS = 16
+LARGE_VOCABULARY = 8192
+NOISE_FLOOR_MAX_ABS = 1e-4
+NOISE_FLOOR_KL = 1e-6
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Logits by loop count (positions, vocabulary) fp32, greedy tokens, per-loop state norms, and provenance."""
+
+    input_ids: np.ndarray
+    logits: dict[int, np.ndarray]
+    greedy: dict[int, list[int]]
+    state_norms: list[float]
+    provenance: dict[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of everything in the reference, not of the file's bytes."""
+        digest = hashlib.sha256(json.dumps(self.provenance, sort_keys=True).encode())
+        digest.update(self.input_ids.astype("<i8").tobytes())
+        for loops in sorted(self.logits):
+            digest.update(self.logits[loops].astype("<f4").tobytes())
+            digest.update(np.array(self.greedy[loops], "<i8").tobytes())
+        return digest.hexdigest()
+
+    @property
+    def device(self) -> str:
+        return str(self.provenance["device"])
+
+
+@contextlib.contextmanager
+def exact_arithmetic(device: str) -> Iterator[None]:
+    """fp32 without TF32, the math attention kernel and deterministic algorithms; earlier settings come back."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (matmul.allow_tf32, cudnn.allow_tf32, torch.are_deterministic_algorithms_enabled())
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before[:2]
+        torch.use_deterministic_algorithms(before[2])
+
+
+def make_reference(model: Parcae, text: TokenText, device: str = "cpu", loops: Sequence[int] = LOOPS) -> Reference:
+    """Run the fp32 model over the first positions of `text`. Raises `ToolMissingError` without the device asked for."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ToolMissingError("--device cuda: this machine has no CUDA device; use --device cpu, which says so in the file")
+    if model.config.padded_vocab_size > LARGE_VOCABULARY:
+        loops = [count for count in loops if count in (1, 8)] or list(loops)[:1]
+    ids = text.ids[: min(POSITIONS, model.config.context)]
+    placed = model.to(device)
+    try:
+        with exact_arithmetic(device), torch.no_grad():
+            logits = {count: out[0].cpu().numpy() for count, _, out in sweep(placed, ids[None].to(device), loops)}
+            tokens = min(GREEDY_TOKENS, model.config.context - PROMPT_TOKENS)
+            chosen = {count: greedy(placed, ids[:PROMPT_TOKENS].tolist(), tokens, count) for count in loops}
+            states = placed.states(ids[None].to(device), max(loops))
+            norms = [float(state.norm(dim=-1).mean()) for state in states]
+    finally:
+        model.to("cpu")
+    provenance = {
+        "format": FORMAT,
+        "device": device,
+        **_device_details(device),
+        "torch": torch.__version__.split("+")[0],
+        "arithmetic": "fp32, TF32 off, math attention, deterministic algorithms",
+        "initial_state": "zero",
+        "weights_sha256": weights_sha256(model),
+        "text": text.source,
+        "text_sha256": hashlib.sha256(ids.numpy().astype("<i8").tobytes()).hexdigest(),
+    }
+    return Reference(ids.numpy(), logits, chosen, norms, provenance)
+
+
+def _device_details(device: str) -> dict[str, str]:
+    if device == "cuda":
+        return {"device_name": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)}
+    return {"device_name": platform.machine()}
+
+
+def weights_sha256(model: Parcae) -> str:
+    """Checksum of a model's parameters in fp32, by name, and of its RoPE table."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted({**dict(model.named_parameters()), "rope": model.rope}.items()):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_reference(reference: Reference, path: Path) -> None:
+    """Write one compressed `.npz`; equal references give equal bytes."""
+    arrays: dict[str, Any] = {
+        "input_ids": reference.input_ids,
+        "state_norms": np.array(reference.state_norms, np.float32),
+        "provenance": np.frombuffer(json.dumps(reference.provenance, sort_keys=True).encode(), np.uint8),
+        "sha256": np.frombuffer(reference.sha256.encode(), np.uint8),
+    }
+    for loops, logits in reference.logits.items():
+        arrays[f"logits_{loops}"] = logits
+        arrays[f"greedy_{loops}"] = np.array(reference.greedy[loops], np.int64)
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def load_reference(path: Path) -> Reference:
+    """Read a reference. Raises `CheckpointError` if unreadable, `ReferenceMismatchError` if its checksum is not its own."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        provenance = json.loads(arrays["provenance"].tobytes())
+        counts = sorted(int(name.removeprefix("logits_")) for name in arrays if name.startswith("logits_"))
+        reference = Reference(
+            arrays["input_ids"],
+            {count: arrays[f"logits_{count}"] for count in counts},
+            {count: arrays[f"greedy_{count}"].tolist() for count in counts},
+            arrays["state_norms"].tolist(),
+            provenance,
+        )
+        stated = arrays["sha256"].tobytes().decode()
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not a readable reference ({error}); make it again with parcae-export reference") from None
+    if reference.sha256 != stated:
+        raise ReferenceMismatchError(f"{path}: altered, its content does not match its checksum; make it again")
+    return reference
+
+
+def check_same_subject(reference: Reference, model: Parcae, text: TokenText | None = None) -> None:
+    """Raise `ReferenceMismatchError` unless the reference is of these weights, this text and the zero state."""
+    if reference.provenance.get("format") != FORMAT:
+        raise ReferenceMismatchError(f"reference of format {reference.provenance.get('format')}, not {FORMAT}; make it again")
+    if reference.provenance.get("weights_sha256") != weights_sha256(model):
+        raise ReferenceMismatchError("the reference was made for other weights; make it again for this model")
+    if reference.provenance.get("initial_state") != "zero":
+        raise ReferenceMismatchError("the reference has another initial state than zero; make it again")
+    if text is not None and not np.array_equal(reference.input_ids, text.ids[: len(reference.input_ids)].numpy()):
+        raise ReferenceMismatchError("the reference was made for another text; make it again or leave --text out")
+
+
+def distance_to_local(reference: Reference, model: Parcae) -> dict[int, Distance]:
+    """This machine's fp32 model against the reference, by loop count."""
+    ids = torch.from_numpy(reference.input_ids)[None]
+    with exact_arithmetic("cpu"):
+        return {
+            count: compare(torch.from_numpy(reference.logits[count]), logits[0])
+            for count, _, logits in sweep(model, ids, tuple(reference.logits))
+        }
+
+
+def within_noise_floor(distances: dict[int, Distance]) -> bool:
+    """Whether the differences are those of two devices rounding differently."""
+    return all(d.max_abs <= NOISE_FLOOR_MAX_ABS and d.kl_mean <= NOISE_FLOOR_KL for d in distances.values())
+
+
+def compare_references(first: Reference, second: Reference) -> dict[int, Distance]:
+    """The second reference's distance from the first, for the loop counts of both. Same text is required."""
+    if not np.array_equal(first.input_ids, second.input_ids):
+        raise ReferenceMismatchError("the two references have different texts")
+    common = sorted(set(first.logits) & set(second.logits))
+    return {
+        count: compare(torch.from_numpy(first.logits[count]), torch.from_numpy(second.logits[count]))
+        for count in common
+    }
+

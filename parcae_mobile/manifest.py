@@ -1,0 +1,215 @@
+"""The manifest of an artifact folder: its schema, and the check that the folder is what it says.
+
+    manifest = read_manifest(folder)                       # schema only
+    manifest = verify_files(folder)                        # closed set of files, sizes, SHA-256
+
+The schema is validated by pydantic; unknown fields are errors. A listed path is relative, POSIX, without `..`, and the
+file is no link.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import ChecksumError, ManifestError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_PATH_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*")
+
+
+def _relative(path: str) -> str:
+    parts = path.split("/")
+    if not all(_PATH_PART.fullmatch(part) for part in parts) or path == MANIFEST:
+        raise ValueError(f"{path!r} is not a relative path inside of the folder")
+    return path
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FileEntry(_Part):
+    """One file: bytes and SHA-256."""
+
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Geometry(_Part):
+    """What a host needs to make caches and states."""
+
+    layers: dict[str, int]
+    heads: dict[str, int]
+    head_size: dict[str, int]
+    state_width: int = Field(gt=0)
+    vocab_size: int = Field(gt=0)
+    padded_vocab_size: int = Field(gt=0)
+    context: int = Field(gt=0)
+
+
+class KV(_Part):
+    """The cache's contract. `bytes_per_token` is by loop count; slots are one for each loop under `full`."""
+
+    policy: str
+    dtype: str
+    bytes_per_token: dict[str, int]
+    context: int = Field(gt=0)
+
+
+class Port(_Part):
+    """An input or output of a graph, method or function; a string dimension is dynamic."""
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+
+class Signature(_Part):
+    """Inputs and outputs of one file (or of a function of it)."""
+
+    inputs: list[Port]
+    outputs: list[Port]
+
+
+class Verdict(_Part):
+    """A gate's result; `passed` is null where it was not run or means nothing, and `note` says why."""
+
+    passed: bool | None
+    by_loops: dict[str, dict[str, Any]]
+    budget: dict[str, float] = {}
+    note: str = ""
+
+
+class Certificate(_Part):
+    """The injection's poles as re-read from the artifact. It speaks of the linear injection only."""
+
+    max_decay: float | None
+    max_decay_checkpoint: float | None
+    injection_matrix_equal: bool | None
+    note: str = ""
+
+
+class ReferenceEntry(_Part):
+    """The golden reference that the local fp32 model was checked against."""
+
+    device: str
+    sha256: str
+    distance: dict[str, dict[str, Any]]
+    artifact_distance: dict[str, dict[str, Any]] = {}
+    note: str = ""
+
+
+class QuantEntry(_Part):
+    """How one tensor is stored."""
+
+    bits: int
+    group_size: int
+    symmetric: bool
+    shape: list[int]
+
+
+class Quantization(_Part):
+    """Recipe, algorithm and the table of quantized tensors; all others are float."""
+
+    recipe: str
+    algorithm: str
+    tensors: dict[str, QuantEntry]
+    notes: list[str] = []
+
+
+class Manifest(_Part):
+    """Everything that an app or a verifier needs to know about an artifact folder."""
+
+    format: Literal[1] = FORMAT
+    artifact: str
+    model: str
+    weights_sha256: str
+    target: str
+    loops: int | Literal["dynamic"]
+    max_loops: int = Field(ge=1)
+    trained_loops: int = Field(ge=1)
+    loop_form: str
+    compute: str
+    promise: str
+    geometry: Geometry
+    signature: dict[str, Signature]
+    initial_state: Literal["zero"] = "zero"
+    bos: int | None
+    eos: int | None
+    kv: KV
+    quantization: Quantization
+    certificate: Certificate
+    lowering: Verdict
+    compression: Verdict
+    reference: ReferenceEntry | None
+    verified_by: str
+    memory_bytes: int = Field(ge=0)
+    minimum_runtime: dict[str, str]
+    tools: dict[str, str]
+    files: dict[Annotated[str, AfterValidator(_relative)], FileEntry]
+
+    def to_json(self) -> str:
+        """JSON text with sorted keys: equal manifests give equal bytes."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and validate `manifest.json`. Raises `ManifestError` with the first thing that is wrong."""
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise ManifestError(f"no such artifact folder: {folder}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ManifestError(f"{folder} has no {MANIFEST}: not an artifact folder, or its export did not finish") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: not readable ({error})") from None
+    try:
+        return Manifest.model_validate_json(text, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "file"
+        raise ManifestError(f"{path}: {place}: {first['msg']}; export the artifact again") from None
+
+
+def hash_files(folder: Path) -> dict[str, FileEntry]:
+    """Every regular file below `folder` except the manifest. Raises `ManifestError` for a link."""
+    entries = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            raise ManifestError(f"{path} is a link; an artifact holds files only")
+        if path.is_file() and name != MANIFEST:
+            entries[name] = FileEntry(bytes=path.stat().st_size, sha256=sha256_of(path))
+    return entries
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify_files(folder: Path) -> Manifest:
+    """Compare a folder with its manifest. Raises `ManifestError` or `ChecksumError` that names the first difference."""
+    manifest = read_manifest(folder)
+    present = hash_files(folder)
+    for name in manifest.files:
+        if name not in present:
+            raise ChecksumError(f"{folder / name} is missing; copy or export the artifact again")
+    for name, entry in present.items():
+        listed = manifest.files.get(name)
+        if listed is None:
+            raise ChecksumError(f"{folder / name} is not in the manifest; remove it")
+        if entry.bytes != listed.bytes:
+            raise ChecksumError(f"{folder / name} has {entry.bytes} bytes, the manifest says {listed.bytes}")
+        if entry.sha256 != listed.sha256:
+            raise ChecksumError(f"{folder / name} does not match its SHA-256; copy or export the artifact again")
+    return manifest
