@@ -1,22 +1,36 @@
-"""The algorithms by name.
+"""The algorithms by name, and what happens where one of them cannot be used.
 
-    quantized = quantize_with(model, recipe, "auto", calibration=windows)
+    windows = draw_windows(text_ids(folder, "calibration"), count=32, length=256)
+    quantized = quantize_with(model, load_recipe("int4"), "auto", windows)
+
+`rtn` and `hqq` look at weights alone; `gptq` at what the weights multiply on calibration text; `auto` is `gptq` where
+there is such text. A matrix that GPTQ cannot do is rounded to nearest instead, counted and listed, and more of those
+than `max_fallbacks` are an error. Tables that are only looked up multiply nothing; for them rounding is no fall-back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from parcae_mobile.errors import UsageError
+from parcae_mobile.errors import GateError, TextError, UsageError
 from parcae_mobile.model import Parcae
+from parcae_mobile.text import TokenText
 
-from .apply import QuantizedModel, quantize_model
-from .recipe import Recipe
+from .apply import Progress, QuantizedModel, Quantizer, quantize_model, rtn
+from .gptq import DAMPING, HessianError, quantize_gptq
+from .hessians import BYTES_AT_ONCE, collect_hessians, input_of, passes
+from .hqq import quantize_hqq
+from .recipe import Recipe, Rule, plan
+from .tensor import QuantizedTensor
 
-ALGORITHMS = ("auto", "rtn")
-Progress = Callable[[str, int, int], None]
+ALGORITHMS = ("auto", "rtn", "hqq", "gptq")
+CALIBRATION_WINDOWS, CALIBRATION_LENGTH = 32, 256
+
+# A tied table is also looked up, where every column counts alike: its head's Hessian gets more of the identity.
+TIED_DAMPING = 0.1
 
 
 def quantize_with(
@@ -27,8 +41,108 @@ def quantize_with(
     max_fallbacks: int = 0,
     progress: Progress | None = None,
     seed: int = 0,
+    loops: int | None = None,
+    distill_steps: int = 0,
 ) -> QuantizedModel:
-    """Quantize `model` by `recipe` with a named algorithm. Raises `UsageError` for an unknown one."""
+    """Quantize `model` by `recipe` with a named algorithm; the same arguments give the same integers.
+
+    `calibration` (n, length) int64 windows of real text; `loops` of a calibration pass, see `calibration_loops`.
+    Raises `UsageError` for an unknown algorithm or missing text, `GateError` for too many fall-backs, `TensorValueError`
+    for activations that are not finite, `RecipeError` as `plan` does.
+    """
+    chosen = resolve(algorithm, calibration is not None)
+    if chosen != "gptq":
+        quantized = quantize_model(model, recipe, hqq if chosen == "hqq" else rtn, progress)
+        quantized.algorithm, quantized.algorithms = chosen, dict.fromkeys(quantized.tensors, chosen)
+    else:
+        assert calibration is not None
+        quantized = _with_gptq(model, recipe, calibration, loops, progress)
+        if len(quantized.fallbacks) > max_fallbacks:
+            listed = "; ".join(f"{name}: {why}" for name, why in quantized.fallbacks.items())
+            raise GateError(
+                f"GPTQ fell back to rounding for {len(quantized.fallbacks)} matrices, {max_fallbacks} allowed ({listed})"
+            )
+    if distill_steps:
+        if calibration is None:
+            raise UsageError("--distill needs calibration text; give --calibration FILE")
+        from .distill import distill  # optional step
+
+        quantized = distill(model, quantized, calibration, distill_steps, seed, progress)
+    return quantized
+
+
+def resolve(algorithm: str, has_text: bool) -> str:
+    """The algorithm that a name stands for. Raises `UsageError`."""
     if algorithm not in ALGORITHMS:
         raise UsageError(f"--algorithm {algorithm}: choose one of {', '.join(ALGORITHMS)}")
-    return quantize_model(model, recipe, None, progress)
+    if algorithm == "gptq" and not has_text:
+        raise UsageError("--algorithm gptq needs calibration text and a tokenizer; give them, or choose hqq or rtn")
+    return ("gptq" if has_text else "rtn") if algorithm == "auto" else algorithm
+
+
+def draw_windows(
+    text: TokenText, count: int = CALIBRATION_WINDOWS, length: int = CALIBRATION_LENGTH, seed: int = 0
+) -> Tensor:
+    """(count, length) windows from places drawn with `seed`. Raises `TextError` for a text shorter than one window."""
+    if len(text.ids) < length:
+        raise TextError(f"{text.source}: {len(text.ids)} tokens are less than a window of {length}; give a longer text")
+    generator = torch.Generator().manual_seed(seed)
+    starts = torch.randint(0, len(text.ids) - length + 1, (count,), generator=generator)
+    return torch.stack([text.ids[start : start + length] for start in starts.tolist()])
+
+
+def hqq(name: str, weight: Tensor, rule: Rule, group_size: int) -> QuantizedTensor:
+    """Half-quadratic quantization for any parameter; 8 bits gain nothing from it and are rounded."""
+    if rule.bits == 8:
+        return rtn(name, weight, rule, group_size)
+    return quantize_hqq(weight, rule.bits, group_size, rule.symmetric)
+
+
+def gptq_quantizer(
+    model: Parcae, hessians: dict[str, Tensor], fallbacks: dict[str, str], algorithms: dict[str, str]
+) -> Quantizer:
+    """GPTQ with given Hessians; where it cannot be, rounding, with the reason in `fallbacks`."""
+
+    def quantize(name: str, weight: Tensor, rule: Rule, group_size: int) -> QuantizedTensor:
+        algorithms[name] = "rtn"
+        if input_of(model, name) is None:
+            return rtn(name, weight, rule, group_size)
+        if name not in hessians:
+            fallbacks[name] = "no input was seen"
+            return rtn(name, weight, rule, group_size)
+        damping = TIED_DAMPING if name == "transformer.wte.weight" else DAMPING
+        try:
+            tensor = quantize_gptq(weight, hessians[name], rule.bits, group_size, rule.symmetric, damping)
+        except HessianError as error:
+            fallbacks[name] = str(error)
+            return rtn(name, weight, rule, group_size)
+        algorithms[name] = "gptq"
+        return tensor
+
+    return quantize
+
+
+def _with_gptq(
+    model: Parcae,
+    recipe: Recipe,
+    calibration: Tensor,
+    loops: int | None,
+    progress: Progress | None,
+    most_bytes: int = BYTES_AT_ONCE,
+) -> QuantizedModel:
+    """As many passes over the text as the memory for Hessians asks for; each pass frees its own afterwards."""
+    chosen, parameters = plan(recipe, model), dict(model.named_parameters())
+    fallbacks: dict[str, str] = {}
+    algorithms: dict[str, str] = {}
+    tensors: dict[str, QuantizedTensor] = {}
+    looked_up = [name for name in chosen if input_of(model, name) is None]
+    for group in [looked_up, *passes(model, chosen, most_bytes)]:
+        hessians = {} if group is looked_up else collect_hessians(model, calibration, group, loops, progress=progress)
+        quantizer = gptq_quantizer(model, hessians, fallbacks, algorithms)
+        for name in group:
+            rule = chosen[name]
+            tensors[name] = quantizer(name, parameters[name], rule, rule.groups_for(name, parameters[name].shape[1]))
+            if progress is not None:
+                progress(name, len(tensors), len(chosen))
+    done = quantize_model(model, recipe, lambda name, *rest: tensors[name])
+    return replace(done, algorithm="gptq", fallbacks=fallbacks, algorithms=algorithms)

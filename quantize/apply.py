@@ -20,24 +20,30 @@ from .rtn import quantize_rtn
 from .tensor import QuantizedTensor
 
 Quantizer = Callable[[str, Tensor, Rule, int], QuantizedTensor]
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass
 class QuantizedModel:
-    """An eager model whose quantized parameters hold dequantized values, and the tensors that they come from."""
+    """An eager model whose quantized parameters hold dequantized values, and the tensors that they come from.
+
+    `algorithms` says how each tensor was made; `fallbacks` why one was not made by the algorithm that was asked for.
+    """
 
     model: Parcae
     tensors: dict[str, QuantizedTensor]
     recipe: Recipe
     algorithm: str = "rtn"
     notes: list[str] = field(default_factory=list)
+    fallbacks: dict[str, str] = field(default_factory=dict)
+    algorithms: dict[str, str] = field(default_factory=dict)
 
 
 def quantize_model(
     model: Parcae,
     recipe: Recipe,
     quantizer: Quantizer | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> QuantizedModel:
     """Quantize by the recipe; the given model is left alone, and unquantized tensors are shared with it.
 
