@@ -197,10 +197,10 @@ def _target(a: Arguments) -> DType:
 
 @operator("cast", result=_target)
 def _cast(a: Arguments) -> Tensor:
-    """Floats to integers truncate toward zero; a value that does not fit is an error, not a wrap."""
+    """To integers, floats truncate toward zero, and a value that does not fit is an error: devices differ there."""
     x, target = a.raw("x"), _target(a)
     if target is BOOL:
         return x != 0
-    if target.is_integer and x.is_floating_point():
+    if target.is_integer and x.dtype is not torch.bool:
         require_range(x.trunc(), target)
     return x.to(target.carrier)

@@ -226,5 +226,6 @@ def _slice_update(a: Arguments) -> Tensor:
     if all(span.step > 0 for span in ranges):
         result[tuple(slice(span.start, span.stop, span.step) for span in ranges)] = update
     else:
-        result[torch.meshgrid(*[torch.tensor(list(span)) for span in ranges], indexing="ij")] = update
+        positions = [torch.tensor(list(span), dtype=torch.long) for span in ranges]
+        result[torch.meshgrid(*positions, indexing="ij")] = update
     return result
