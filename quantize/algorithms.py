@@ -47,8 +47,8 @@ def quantize_with(
     """Quantize `model` by `recipe` with a named algorithm; the same arguments give the same integers.
 
     `calibration` (n, length) int64 windows of real text; `loops` of a calibration pass, see `calibration_loops`.
-    Raises `UsageError` for an unknown algorithm or missing text, `GateError` for too many fall-backs, `TensorValueError`
-    for activations that are not finite, `RecipeError` as `plan` does.
+    Raises `UsageError` for an unknown algorithm or missing text, `GateError` for too many fall-backs,
+    `TensorValueError` for activations that are not finite, `RecipeError` as `plan` does.
     """
     chosen = resolve(algorithm, calibration is not None)
     if chosen != "gptq":
@@ -58,10 +58,8 @@ def quantize_with(
         assert calibration is not None
         quantized = _with_gptq(model, recipe, calibration, loops, progress)
         if len(quantized.fallbacks) > max_fallbacks:
-            listed = "; ".join(f"{name}: {why}" for name, why in quantized.fallbacks.items())
-            raise GateError(
-                f"GPTQ fell back to rounding for {len(quantized.fallbacks)} matrices, {max_fallbacks} allowed ({listed})"
-            )
+            count, listed = len(quantized.fallbacks), "; ".join(f"{n}: {why}" for n, why in quantized.fallbacks.items())
+            raise GateError(f"GPTQ fell back to rounding for {count} matrices, {max_fallbacks} allowed ({listed})")
     if distill_steps:
         if calibration is None:
             raise UsageError("--distill needs calibration text; give --calibration FILE")

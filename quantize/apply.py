@@ -8,14 +8,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from parcae_mobile.model import Parcae
 
-from .recipe import Recipe, Rule, plan
+from .recipe import Recipe, RecipeError, Rule, plan, plan_halves
 from .rtn import quantize_rtn
 from .tensor import QuantizedTensor
 
@@ -27,7 +28,8 @@ Progress = Callable[[str, int, int], None]
 class QuantizedModel:
     """An eager model whose quantized parameters hold dequantized values, and the tensors that they come from.
 
-    `algorithms` says how each tensor was made; `fallbacks` why one was not made by the algorithm that was asked for.
+    `algorithms` says how each tensor was made; `fallbacks` why one was not made by the algorithm that was asked for;
+    `halves` names the unquantized matrices whose values fp16 holds exactly.
     """
 
     model: Parcae
@@ -37,6 +39,7 @@ class QuantizedModel:
     notes: list[str] = field(default_factory=list)
     fallbacks: dict[str, str] = field(default_factory=dict)
     algorithms: dict[str, str] = field(default_factory=dict)
+    halves: frozenset[str] = frozenset()
 
 
 def quantize_model(
@@ -50,7 +53,7 @@ def quantize_model(
     `quantizer(name, weight, rule, group_size)` makes one tensor (round-to-nearest if not given);
     `progress(name, done, total)` is called after each. Raises `RecipeError` as `plan` does.
     """
-    chosen = plan(recipe, model)
+    chosen, halves = plan(recipe, model), plan_halves(recipe, model)
     tensors: dict[str, QuantizedTensor] = {}
     parameters = dict(model.named_parameters())
     for number, (name, rule) in enumerate(chosen.items(), 1):
@@ -59,7 +62,8 @@ def quantize_model(
         tensors[name] = (quantizer or rtn)(name, weight, rule, group_size)
         if progress is not None:
             progress(name, number, len(chosen))
-    return QuantizedModel(with_tensors(model, tensors), tensors, recipe)
+    floats = {name: in_half(name, parameters[name]) for name in halves}
+    return QuantizedModel(with_tensors(model, tensors, floats), tensors, recipe, halves=frozenset(halves))
 
 
 def rtn(name: str, weight: Tensor, rule: Rule, group_size: int) -> QuantizedTensor:
@@ -67,14 +71,24 @@ def rtn(name: str, weight: Tensor, rule: Rule, group_size: int) -> QuantizedTens
     return quantize_rtn(weight, rule.bits, group_size, rule.symmetric)
 
 
-def with_tensors(model: Parcae, tensors: dict[str, QuantizedTensor]) -> Parcae:
-    """A model that shares every parameter with `model` except those in `tensors`, which hold dequantized values."""
-    replaced = {id(dict(model.named_parameters())[name]): tensor for name, tensor in tensors.items()}
-    shared: dict[int, object] = {}
-    for parameter in model.parameters():
-        tensor = replaced.get(id(parameter))
-        shared[id(parameter)] = (
-            parameter if tensor is None else nn.Parameter(tensor.dequantize().to(parameter.device), requires_grad=False)
-        )
+def in_half(name: str, weight: Tensor) -> Tensor:
+    """fp32 values that fp16 holds exactly. Raises `RecipeError` for one beyond its range."""
+    if float(weight.abs().max()) > torch.finfo(torch.float16).max:
+        raise RecipeError(f"{name}: holds values beyond fp16's range; give it bits = 32 in the recipe")
+    return weight.half().float()
+
+
+def with_tensors(
+    model: Parcae, tensors: Mapping[str, QuantizedTensor], floats: Mapping[str, Tensor] | None = None
+) -> Parcae:
+    """A model that shares every parameter with `model` except those in `tensors`, which hold dequantized values, and
+    those in `floats`, which hold the given ones."""
+    parameters = dict(model.named_parameters())
+    shared: dict[int, object] = {id(parameter): parameter for parameter in parameters.values()}
+    for name, tensor in tensors.items():
+        weight = tensor.dequantize().to(parameters[name].device)
+        shared[id(parameters[name])] = nn.Parameter(weight, requires_grad=False)
+    for name, values in (floats or {}).items():
+        shared[id(parameters[name])] = nn.Parameter(values, requires_grad=False)
     shared |= {id(buffer): buffer for buffer in model.buffers()}
     return copy.deepcopy(model, shared)

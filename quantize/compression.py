@@ -68,7 +68,7 @@ class HeldOut:
 
     def __init__(self, reference: Parcae, windows: Tensor, loops: Sequence[int] = LOOPS) -> None:
         if windows.dim() != 2 or windows.shape[0] < 1 or windows.shape[1] < 2:
-            raise TextError(f"windows of shape {tuple(windows.shape)}: give (count, length + 1) with a length of at least 1")
+            raise TextError(f"windows of shape {tuple(windows.shape)}: give (count, length + 1), length at least 1")
         for count in loops:
             check_loops(count)
         self.reference, self.loops = reference, tuple(sorted(set(loops)))

@@ -11,6 +11,7 @@ moments of the head's input. Tables that are only looked up have no input and ge
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -55,13 +56,14 @@ def collect_hessians(
         raise TextError(f"calibration windows of shape {tuple(windows.shape)}: give (count, length) ids")
     wanted = {name: source for name in names if (source := input_of(model, name)) is not None}
     meter = _Meter(model, set(wanted.values()))
+    counted = range(1, loops + 1) if counted is None else counted
     try:
-        _run(model, windows, loops, set(range(1, loops + 1)) if counted is None else set(counted), exits, meter, progress)
+        _run(model, windows, loops, counted, exits, meter, progress)
     finally:
         meter.remove()
     for name, source in wanted.items():
         if source in meter.sums and not torch.isfinite(meter.sums[source]).all():
-            raise TensorValueError(f"{name}: its inputs on the calibration text are NaN or infinite; check the checkpoint")
+            raise TensorValueError(f"{name}: its inputs on the calibration text are NaN or infinite; check the model")
     return {name: meter.sums[source] for name, source in wanted.items() if source in meter.sums}
 
 
@@ -80,7 +82,9 @@ def input_of(model: Parcae, name: str) -> str | None:
 
 def passes(model: Parcae, names: Iterable[str], most_bytes: int = BYTES_AT_ONCE) -> list[list[str]]:
     """Names in groups whose moments fit `most_bytes` together, in the model's order; one at least in each."""
-    parameters, groups, sizes = dict(model.named_parameters()), [], {}
+    parameters = dict(model.named_parameters())
+    groups: list[list[str]] = []
+    sizes: dict[str, int] = {}
     for name in names:
         source = input_of(model, name)
         if source is None:
@@ -130,7 +134,7 @@ def _run(
     model: Parcae,
     windows: Tensor,
     loops: int,
-    counted: set[int],
+    counted: Collection[int],
     exits: Sequence[int] | None,
     meter: _Meter,
     progress: Progress | None,
@@ -159,15 +163,17 @@ def _run(
 def _head_input(model: Parcae, state: Tensor, ids: Tensor) -> Tensor:
     """What `model.coda` gives to the head, without the logits, which cost more than the coda itself."""
     x = model.transformer["C"](state)
-    places = zip(
-        model.transformer["coda"], model.value_embeddings("coda", ids), model.slots("coda", ids), strict=True
-    )
-    for block, value, slot in places:
+    values, slots = model.value_embeddings("coda", ids), model.slots("coda", ids)
+    for block, value, slot in zip(_layers(model, "coda"), values, slots, strict=True):
         x = block(x, value, slot)
     return model.transformer["ln_f"](x)
+
+
+def _layers(model: Parcae, stage: str) -> nn.ModuleList:
+    return cast(nn.ModuleList, model.transformer[stage])
 
 
 def _last_of_prelude(model: Parcae) -> nn.Module:
     if model.config.prelude_norm:
         return model.transformer["ln_prelude"]
-    return model.transformer["prelude"][-1] if len(model.transformer["prelude"]) else model.transformer["wte"]
+    return _layers(model, "prelude")[-1]

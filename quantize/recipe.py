@@ -4,17 +4,19 @@
     budget = { kl = 0.010, top1 = 0.92 }
     [[rules]]
     match = "transformer.wte.weight"        # shell-style pattern over the original's parameter names; first match wins
-    bits = 8                                # 4 or 8 (2, 3 where a target can hold them), or 16, 32: stays float
+    bits = 8                                # 4 or 8 (2, 3 where a target can hold them); 16: fp16 values; 32: as it is
     group_size = 0                          # columns that share a scale; 0 = the whole row
 
 A matrix that no rule matches stays float. Vectors, norms and value gates always do. `A_log` and `dt_bias` set the poles
 of the injection: a rule that touches them is an error. One that touches `B` needs `quantize_injection_matrix = true`.
+Distillation leaves all three alone, unless `train_injection = true`.
 """
 
 from __future__ import annotations
 
 import difflib
 import fnmatch
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -26,7 +28,7 @@ from torch import nn
 
 from parcae_mobile.errors import InputError, UsageError
 
-PRESETS = ("fp32", "int8", "int4")
+PRESETS = ("fp32", "fp16", "int8", "int4", "int4-small")
 POLES = ("transformer.adapter.A_log", "transformer.adapter.dt_bias")
 INJECTION_MATRICES = ("transformer.adapter.B", "transformer.adapter.adapter.weight")
 
@@ -69,11 +71,16 @@ class Recipe:
     rules: tuple[Rule, ...]
     budget: Budget
     quantize_injection_matrix: bool = False
+    train_injection: bool = False
 
     def rule_for(self, name: str) -> Rule | None:
         """The first rule whose pattern matches, if it quantizes; None if the parameter stays float."""
-        rule = next((rule for rule in self.rules if fnmatch.fnmatchcase(name, rule.match)), None)
+        rule = self.first_match(name)
         return None if rule is None or rule.bits >= 16 else rule
+
+    def first_match(self, name: str) -> Rule | None:
+        """The first rule whose pattern matches, whatever it says."""
+        return next((rule for rule in self.rules if fnmatch.fnmatchcase(name, rule.match)), None)
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -104,29 +111,42 @@ def parse_recipe(text: str, source: str) -> Recipe:
     if not isinstance(budget, dict):
         raise RecipeError(f"recipe {source}: give its budget, for example budget = {{ kl = 0.01, top1 = 0.92 }}")
     _known(budget, {"kl", "top1"}, f"recipe {source}: budget")
-    if not all(isinstance(budget.get(key), int | float) and 0 <= budget[key] for key in ("kl", "top1")):
-        raise RecipeError(f"recipe {source}: budget needs kl and top1 as numbers of at least 0")
-    allowed = values.get("quantize_injection_matrix", False)
-    if not isinstance(allowed, bool):
-        raise RecipeError(f"recipe {source}: quantize_injection_matrix must be true or false")
-    name = str(values.get("name", source))
+    for key in ("kl", "top1"):
+        number = budget.get(key)
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < math.inf:
+            raise RecipeError(f"recipe {source}: budget needs kl and top1 as numbers of at least 0")
+    name, flags = values.get("name", source), {}
+    if not isinstance(name, str) or not name:
+        raise RecipeError(f"recipe {source}: name = {name!r} must be a text")
+    for key in ("quantize_injection_matrix", "train_injection"):
+        flags[key] = values.get(key, False)
+        if not isinstance(flags[key], bool):
+            raise RecipeError(f"recipe {source}: {key} must be true or false")
     parsed = tuple(_rule(rule, f"recipe {source}: rule {number}") for number, rule in enumerate(rules, 1))
-    return Recipe(name, parsed, Budget(float(budget["kl"]), float(budget["top1"])), allowed)
+    return Recipe(name, parsed, Budget(float(budget["kl"]), float(budget["top1"])), **flags)
 
 
 def plan(recipe: Recipe, model: nn.Module) -> dict[str, Rule]:
     """Which parameters the recipe quantizes and how, in the model's order. Raises `RecipeError` for a forbidden one."""
+    return {name: rule for name, rule in _touched(recipe, model).items() if rule.bits < 16}
+
+
+def plan_halves(recipe: Recipe, model: nn.Module) -> list[str]:
+    """The parameters whose values the recipe rounds to fp16. Raises `RecipeError` as `plan` does."""
+    return [name for name, rule in _touched(recipe, model).items() if rule.bits == 16]
+
+
+def _touched(recipe: Recipe, model: nn.Module) -> dict[str, Rule]:
     chosen: dict[str, Rule] = {}
     for name, parameter in model.named_parameters():
-        rule = recipe.rule_for(name)
-        if rule is None:
+        rule = recipe.first_match(name)
+        if rule is None or rule.bits == 32:
             continue
+        touches = f"recipe {recipe.name}: rule {rule.match!r} touches {name}"
         if name in POLES:
-            raise RecipeError(f"recipe {recipe.name}: rule {rule.match!r} touches {name}, which sets the loop's stability")
+            raise RecipeError(f"{touches}, which sets the loop's stability; leave it out")
         if name in INJECTION_MATRICES and not recipe.quantize_injection_matrix:
-            raise RecipeError(
-                f"recipe {recipe.name}: rule {rule.match!r} touches {name}; set quantize_injection_matrix = true to allow it"
-            )
+            raise RecipeError(f"{touches}; set quantize_injection_matrix = true to allow it")
         if parameter.dim() != 2 or "ve_gate" in name:
             continue
         rule.groups_for(name, parameter.shape[1])

@@ -25,7 +25,9 @@ def quantize_rtn(weight: Tensor, bits: int, group_size: int, symmetric: bool = T
     return QuantizedTensor(integers, scales, bits, group_size, None if symmetric else zero_points)
 
 
-def search_scales(groups: Tensor, bits: int, symmetric: bool, importance: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def search_scales(
+    groups: Tensor, bits: int, symmetric: bool, importance: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Scale and zero point (..., 1) of (..., group size) weights with the least (weighted) squared error.
 
     `importance` broadcasts against `groups`; zero points are 0 where `symmetric`.

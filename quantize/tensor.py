@@ -41,8 +41,9 @@ class QuantizedTensor:
         low, high = integer_range(self.bits, self.zero_points is None)
         if self.group_size < 1 or columns % self.group_size:
             raise TensorValueError(f"group size {self.group_size} does not divide {columns} columns")
-        if tuple(self.scales.shape) != (rows, columns // self.group_size):
-            raise TensorValueError(f"scales {tuple(self.scales.shape)} for {rows} x {columns // self.group_size} groups")
+        groups = columns // self.group_size
+        if tuple(self.scales.shape) != (rows, groups):
+            raise TensorValueError(f"scales {tuple(self.scales.shape)} for {rows} x {groups} groups")
         if self.zero_points is not None and self.zero_points.shape != self.scales.shape:
             raise TensorValueError(f"zero points {tuple(self.zero_points.shape)}, scales {tuple(self.scales.shape)}")
         if self.integers.dtype != torch.int8 or int(self.integers.min()) < low or int(self.integers.max()) > high:
@@ -64,16 +65,13 @@ class QuantizedTensor:
         rows, columns = self.shape
         grouped = self.integers.view(rows, -1, self.group_size).float()
         if self.zero_points is not None:
-            grouped = grouped - self.zero_points[..., None].float()
-        return (grouped * self.scales[..., None]).view(rows, columns)
+            grouped.sub_(self.zero_points[..., None])
+        return grouped.mul_(self.scales[..., None]).view(rows, columns)
 
     @property
     def nbytes(self) -> int:
-        """Bytes at rest: packed integers, 16-bit scales, packed zero points."""
-        bits = self.integers.numel() * self.bits + self.scales.numel() * 16
-        if self.zero_points is not None:
-            bits += self.zero_points.numel() * self.bits
-        return math.ceil(bits / 8)
+        """Bytes at rest, see `stored_bytes`."""
+        return stored_bytes(*self.shape, self.bits, self.group_size, self.symmetric)
 
     def to_tensors(self, name: str) -> dict[str, Tensor]:
         """The parts under `name.integers`, `name.scales`, `name.zero_points` and `name.format` (bits, group size)."""
@@ -97,8 +95,14 @@ class QuantizedTensor:
         return cls(integers, scales, bits, group_size, parts.get(f"{name}.zero_points"))
 
 
+def stored_bytes(rows: int, columns: int, bits: int, group_size: int, symmetric: bool = True) -> int:
+    """Bytes of packed integers, 16-bit scales and packed zero points."""
+    groups = rows * columns // group_size
+    return math.ceil((rows * columns * bits + groups * (16 if symmetric else 16 + bits)) / 8)
+
+
 def integer_range(bits: int, symmetric: bool = True) -> tuple[int, int]:
-    """Least and greatest integer: int8 is -127..127, int4 is -8..7; asymmetric integers are shifted to the same range."""
+    """Least and greatest integer: int8 is -127..127, int4 -8..7; asymmetric integers are shifted to the same range."""
     if bits not in (2, 3, 4, 8):
         raise TensorValueError(f"{bits} bits are not supported; choose 2, 3, 4 or 8")
     return (-127 if bits == 8 and symmetric else -(2 ** (bits - 1))), 2 ** (bits - 1) - 1

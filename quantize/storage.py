@@ -1,0 +1,96 @@
+"""Quantized tensors in a safetensors file, with what they mean in its metadata.
+
+    save_quantized(quantized, Path("tensors.safetensors"))
+    quantized = load_quantized(model, Path("tensors.safetensors"), recipe)
+
+Float parameters that differ from the checkpoint's (norms after distillation, fp16 values) are in the file too.
+Writing the same model twice gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from parcae_mobile.errors import CheckpointError, TensorShapeError, UnexpectedTensorError
+from parcae_mobile.model import Parcae
+
+from .apply import QuantizedModel, with_tensors
+from .recipe import Recipe
+from .tensor import QuantizedTensor
+
+FORMAT = "parcae-mobile quantized tensors 1"
+
+
+def save_quantized(quantized: QuantizedModel, path: Path, reference: Parcae | None = None) -> None:
+    """Write all tensors; with `reference` also the floats that are not its own."""
+    parts: dict[str, Tensor] = {}
+    for name, tensor in quantized.tensors.items():
+        parts |= tensor.to_tensors(name)
+    floats = {} if reference is None else changed_floats(reference, quantized)
+    parts |= {f"{name}.float": values for name, values in floats.items()}
+    metadata = {
+        "format": FORMAT,
+        "recipe": quantized.recipe.name,
+        "algorithm": quantized.algorithm,
+        "names": json.dumps(sorted(quantized.tensors)),
+        "floats": json.dumps(sorted(floats)),
+        "algorithms": json.dumps(quantized.algorithms, sort_keys=True),
+        "fallbacks": json.dumps(quantized.fallbacks, sort_keys=True),
+        "halves": json.dumps(sorted(quantized.halves)),
+        "notes": json.dumps(quantized.notes),
+    }
+    # The library writes metadata in an order that differs between runs: a single value keeps the bytes equal.
+    save_file({k: v.contiguous() for k, v in parts.items()}, path, {"quantized": json.dumps(metadata, sort_keys=True)})
+
+
+def load_quantized(model: Parcae, path: Path, recipe: Recipe) -> QuantizedModel:
+    """Tensors of a file put into the model that they were made for.
+
+    Raises `CheckpointError` for a file that is not one of these, `UnexpectedTensorError` and `TensorShapeError` for
+    tensors that the model does not have, `TensorValueError` for parts that are missing or contradict each other.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = json.loads((file.metadata() or {})["quantized"])
+            parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        if metadata["format"] != FORMAT:
+            raise KeyError(metadata["format"])
+        listed = {key: json.loads(metadata[key]) for key in metadata if key not in ("format", "recipe", "algorithm")}
+        names, floats = listed["names"], listed["floats"]
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a file of quantized tensors ({error}); write it again") from None
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    tensors = {name: QuantizedTensor.from_tensors(name, parts) for name in names}
+    values = {name: parts[f"{name}.float"] for name in floats}
+    for name, given in [(n, t.shape) for n, t in tensors.items()] + [(n, tuple(v.shape)) for n, v in values.items()]:
+        if name not in shapes:
+            raise UnexpectedTensorError(f"{path}: the model has no {name}; the file was made for another one")
+        if given != shapes[name]:
+            raise TensorShapeError(f"{path}: {name} has shape {given}, the model's is {shapes[name]}")
+    ordered = {name: tensors[name] for name in shapes if name in tensors}
+    return QuantizedModel(
+        with_tensors(model, ordered, values),
+        ordered,
+        recipe,
+        metadata["algorithm"],
+        listed["notes"],
+        listed["fallbacks"],
+        listed["algorithms"],
+        frozenset(listed["halves"]),
+    )
+
+
+def changed_floats(reference: Parcae, quantized: QuantizedModel) -> dict[str, Tensor]:
+    """Unquantized parameters whose values are not the reference's."""
+    own = dict(reference.named_parameters())
+    return {
+        name: parameter.detach()
+        for name, parameter in quantized.model.named_parameters()
+        if name not in quantized.tensors and parameter is not own[name] and not torch.equal(parameter, own[name])
+    }
