@@ -3,9 +3,9 @@
     stages = trace_stages(model)
     stages["recur"].program.graph                          # aten operators and `parcae.cached_attention`
 
-A stage is a function of tensors: no module state, no loop, one chunk of any length, batch 1. Attention with its cache is
-one custom operator, so that each target gives it its best kernel. Parameters keep their names in the model, by which a
-target finds their quantized form. The injection is folded beforehand: `decay` and `dt` are fp32 constants.
+A stage is a function of tensors: no module state, no loop, one chunk of any length, batch 1. Attention with its cache
+is one custom operator, so that each target gives it its best kernel. Parameters keep their names in the model, by which
+a target finds their quantized form. The injection is folded beforehand: `decay` and `dt` are fp32 constants.
 """
 
 from __future__ import annotations

@@ -118,7 +118,9 @@ class ParcaeConfig:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ConfigError(f"no config.json in {path.parent}: give a folder that holds a Parcae checkpoint") from None
+            raise ConfigError(
+                f"no config.json in {path.parent}: give a folder that holds a Parcae checkpoint"
+            ) from None
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ConfigError(f"{path}: not readable as JSON ({error}); save the checkpoint again") from None
         if not isinstance(values, dict):
@@ -227,7 +229,7 @@ def _rope(values: Any) -> RopeSettings:
 
 def _resolved(values: dict[str, Any]) -> dict[str, Any]:
     """Check types and ranges, then fill the fields that the original derives from others."""
-    config = {field.name: field.default for field in fields(ParcaeConfig)} | values
+    config: dict[str, Any] = {field.name: field.default for field in fields(ParcaeConfig)} | values
     for key in ("block_size", "n_embd", "num_attention_heads", "vocab_size", "padding_multiple", "mean_recurrence"):
         _integer(key, config[key], 1)
     for key in ("n_layers_in_recurrent_block", "recurrent_embedding_dimension", "mean_backprop_depth"):
@@ -273,7 +275,9 @@ def _check_consistency(config: ParcaeConfig) -> None:
     if config.head_size % 2 and config.rope_settings.use_rope:
         raise ConfigError(f"head size {config.head_size} is odd; RoPE rotates pairs")
     if config.rope_settings.use_rope and state // state_heads != config.head_size:
-        raise ConfigError(f"head sizes {config.head_size} and {state // state_heads} (recurrent) must be equal for RoPE")
+        raise ConfigError(
+            f"head sizes {config.head_size} and {state // state_heads} (recurrent) must be equal for RoPE"
+        )
     if config.qk_bias and kv_heads != heads:
         raise ConfigError("qk_bias with fewer key-value heads than heads has no meaning in the original")
     if config.injection_type == "add" and state != width:
@@ -288,7 +292,9 @@ def _check_consistency(config: ParcaeConfig) -> None:
             if gate and (state if stage == "core_block" else width) < 32:
                 raise ConfigError("a value gate reads 32 channels; the model is narrower")
             if gate and config.has_value_table(config.stage_offset(stage) + index) and kv_width != config.value_width:
-                raise ConfigError(f"{stage}.{index}: value embedding of width {config.value_width} for values {kv_width}")
+                raise ConfigError(
+                    f"{stage}.{index}: value embedding of width {config.value_width} for values {kv_width}"
+                )
 
 
 def _integer(key: str, value: Any, least: int) -> None:

@@ -81,7 +81,9 @@ def exact_arithmetic(device: str) -> Iterator[None]:
 def make_reference(model: Parcae, text: TokenText, device: str = "cpu", loops: Sequence[int] = LOOPS) -> Reference:
     """Run the fp32 model over the first positions of `text`. Raises `ToolMissingError` without the device asked for."""
     if device == "cuda" and not torch.cuda.is_available():
-        raise ToolMissingError("--device cuda: this machine has no CUDA device; use --device cpu, which says so in the file")
+        raise ToolMissingError(
+            "--device cuda: this machine has no CUDA device; use --device cpu, which says so in the file"
+        )
     if model.config.padded_vocab_size > LARGE_VOCABULARY:
         loops = [count for count in loops if count in (1, 8)] or list(loops)[:1]
     ids = text.ids[: min(POSITIONS, model.config.context)]
@@ -140,7 +142,7 @@ def save_reference(reference: Reference, path: Path) -> None:
 
 
 def load_reference(path: Path) -> Reference:
-    """Read a reference. Raises `CheckpointError` if unreadable, `ReferenceMismatchError` if its checksum is not its own."""
+    """Read a reference. Raises `CheckpointError` if unreadable, `ReferenceMismatchError` if altered."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -155,7 +157,9 @@ def load_reference(path: Path) -> Reference:
         )
         stated = arrays["sha256"].tobytes().decode()
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: not a readable reference ({error}); make it again with parcae-export reference") from None
+        raise CheckpointError(
+            f"{path}: not a readable reference ({error}); make it again with parcae-export reference"
+        ) from None
     if reference.sha256 != stated:
         raise ReferenceMismatchError(f"{path}: altered, its content does not match its checksum; make it again")
     return reference
@@ -164,7 +168,9 @@ def load_reference(path: Path) -> Reference:
 def check_same_subject(reference: Reference, model: Parcae, text: TokenText | None = None) -> None:
     """Raise `ReferenceMismatchError` unless the reference is of these weights, this text and the zero state."""
     if reference.provenance.get("format") != FORMAT:
-        raise ReferenceMismatchError(f"reference of format {reference.provenance.get('format')}, not {FORMAT}; make it again")
+        raise ReferenceMismatchError(
+            f"reference of format {reference.provenance.get('format')}, not {FORMAT}; make it again"
+        )
     if reference.provenance.get("weights_sha256") != weights_sha256(model):
         raise ReferenceMismatchError("the reference was made for other weights; make it again for this model")
     if reference.provenance.get("initial_state") != "zero":
@@ -197,4 +203,3 @@ def compare_references(first: Reference, second: Reference) -> dict[int, Distanc
         count: compare(torch.from_numpy(first.logits[count]), torch.from_numpy(second.logits[count]))
         for count in common
     }
-

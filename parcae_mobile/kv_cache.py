@@ -1,9 +1,10 @@
 """Keys and values of past tokens, one slot for each (loop, layer) pair that the policy keeps apart.
 
 A layer does not know where its past is kept: it hands queries, keys and values, not yet rotated or normalised, to a
-*slot*, and the slot does that, stores and attends. `FullSequence` has no past; `KVCache` keeps one in preallocated tensors; an export
-target brings a slot of its own. Cache policies are a map from loop to slot: because a chunk's own entries are
-overwritten before they are read, within a chunk a token sees the keys of the same loop, and of the past the policy's.
+*slot*, and the slot does that, stores and attends. `FullSequence` has no past; `KVCache` keeps one in preallocated
+tensors; an export target brings a slot of its own. Cache policies are a map from loop to slot: because a chunk's own
+entries are overwritten before they are read, within a chunk a token sees the keys of the same loop, and of the past the
+policy's.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ their bias, and the value gate reads the first 32 normed channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -59,7 +61,8 @@ def activate(name: str, x: Tensor) -> Tensor:
     """The MLP's nonlinearity. `ReLU2` is 0.5 * relu(x)^2."""
     if name == "ReLU2":
         return F.relu(x).square() * 0.5
-    return {"GELU": F.gelu, "SiLU": F.silu, "ReLU": F.relu}[name](x)
+    functions: dict[str, Callable[[Tensor], Tensor]] = {"GELU": F.gelu, "SiLU": F.silu, "ReLU": F.relu}
+    return functions[name](x)
 
 
 class Attention(nn.Module):

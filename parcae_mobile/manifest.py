@@ -127,7 +127,7 @@ class Quantization(_Part):
 class Manifest(_Part):
     """Everything that an app or a verifier needs to know about an artifact folder."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     artifact: str
     model: str
     weights_sha256: str
@@ -168,7 +168,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ManifestError(f"{folder} has no {MANIFEST}: not an artifact folder, or its export did not finish") from None
+        raise ManifestError(
+            f"{folder} has no {MANIFEST}: not an artifact folder, or its export did not finish"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: not readable ({error})") from None
     try:

@@ -11,6 +11,7 @@ zero unless one is given: the original draws it at random, which no deployed art
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,9 @@ from .layers import Block, Linear, build_norm
 class Parcae(nn.Module):
     """A Parcae language model. Parameter names are the original's."""
 
+    transformer: Any  # nn.ModuleDict: wte, prelude, adapter, core_block, C, coda, ln_f and perhaps ln_prelude
+    value_embeds: Any  # nn.ModuleDict: one nn.Embedding for each effective layer that has a table
+    lm_head: Any  # Linear
     rope: Tensor
 
     def __init__(self, config: ParcaeConfig) -> None:
@@ -71,9 +75,9 @@ class Parcae(nn.Module):
     ) -> Tensor:
         """Logits (batch, positions, padded vocabulary) in fp32 of (batch, sequence) int64 ids.
 
-        `positions` (n,) int64 are the places in the chunk whose logits are wanted, all if not given. `initial_state` is (batch, sequence, recurrent width), zero if not given. With a `cache` the ids follow those
-        that it holds. Raises `UsageError` for a loop count below 1 or above the cache's, `PromptTooLongError` for a
-        text beyond the context.
+        `positions` (n,) int64 are the places in the chunk whose logits are wanted, all if not given. `initial_state` is
+        (batch, sequence, recurrent width), zero if not given. With a `cache` the ids follow those that it holds. Raises
+        `UsageError` for a loop count below 1 or above the cache's, `PromptTooLongError` for a text beyond the context.
         """
         check_loops(loops, cache.max_loops if cache is not None else None)
         injected, values = self.prelude(input_ids, self.slots("prelude", input_ids, cache))
@@ -96,18 +100,14 @@ class Parcae(nn.Module):
             x = self.transformer["ln_prelude"](x)
         return self.transformer["adapter"].prepare(x), self.value_embeddings("core_block", input_ids)
 
-    def recur(
-        self, state: Tensor, injected: Tensor, values: Sequence[Tensor | None], slots: Sequence[Slot]
-    ) -> Tensor:
+    def recur(self, state: Tensor, injected: Tensor, values: Sequence[Tensor | None], slots: Sequence[Slot]) -> Tensor:
         """One loop: (batch, sequence, state width) -> the same."""
         x = self.transformer["adapter"](state, injected)
         for block, value, slot in zip(self.transformer["core_block"], values, slots, strict=True):
             x = block(x, value, slot)
         return x
 
-    def coda(
-        self, state: Tensor, input_ids: Tensor, slots: Sequence[Slot], positions: Tensor | None = None
-    ) -> Tensor:
+    def coda(self, state: Tensor, input_ids: Tensor, slots: Sequence[Slot], positions: Tensor | None = None) -> Tensor:
         """State after the last loop -> logits of all places, or of `positions` (n,) int64."""
         x = self.transformer["C"](state)
         for block, value, slot in self._layers("coda", input_ids, slots):
@@ -159,7 +159,7 @@ class Parcae(nn.Module):
 
     def _layers(
         self, stage: str, input_ids: Tensor, slots: Sequence[Slot]
-    ) -> Iterator[tuple[nn.Module, Tensor | None, Slot]]:
+    ) -> Iterator[tuple[Any, Tensor | None, Slot]]:
         return zip(self.transformer[stage], self.value_embeddings(stage, input_ids), slots, strict=True)
 
 

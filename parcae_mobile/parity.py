@@ -3,8 +3,8 @@
     distance = compare(reference_logits, logits, targets)  # KL in nats, top-1 agreement, greatest difference, ...
     for loops, state, logits in sweep(model, input_ids, (1, 2, 4, 8)): ...
 
-Two gates use these numbers and are never mixed: the lowering gate compares an artifact with the eager model that has the
-same quantized weights; the compression gate compares that eager model with the fp32 one.
+Two gates use these numbers and are never mixed: the lowering gate compares an artifact with the eager model that has
+the same quantized weights; the compression gate compares that eager model with the fp32 one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A model of a given shape with seeded random weights, for what does not depend on training: bytes, time, arithmetic.
 
-    model = random_model(released_config("parcae-140m"))
+model = random_model(released_config("parcae-140m"))
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .model import Parcae, rope_table
 
 @torch.no_grad()
 def random_model(config: ParcaeConfig, seed: int = 0) -> Parcae:
-    """An fp32 model in evaluation mode. Every matrix is drawn and non-zero, projections into the residual half as large.
+    """An fp32 model in evaluation mode. Every matrix is drawn, projections into the residual half as large.
 
     The injection starts near the original's initial decay, sqrt(1/5), with some spread; `B` and `C` near the identity.
     """

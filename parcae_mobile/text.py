@@ -3,8 +3,8 @@
     stream = text_ids(folder, "heldout")                   # TokenText: ids, where they come from, their checksum
     windows = stream.windows(count=16, length=256)         # (16, 257): inputs and their next tokens
 
-Texts are UTF-8, so that any tokenizer can read them; U+001E separates documents. A model without a tokenizer is measured
-on seeded ids, which say something about arithmetic and nothing about quality.
+Texts are UTF-8, so that any tokenizer can read them; U+001E separates documents. A model without a tokenizer is
+measured on seeded ids, which say something about arithmetic and nothing about quality.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class TokenText:
         """(count, length + 1) ids: the first `count` consecutive windows. Raises `TextError` if the text is shorter."""
         needed = count * (length + 1)
         if len(self.ids) < needed:
-            raise TextError(f"{self.source}: {len(self.ids)} tokens, {needed} needed ({count} windows); give a longer text")
+            raise TextError(
+                f"{self.source}: {len(self.ids)} tokens, {needed} needed ({count} windows); give a longer text"
+            )
         return self.ids[:needed].view(count, length + 1)
 
 
@@ -60,7 +62,9 @@ def text_ids(folder: Path, split: str, file: Path | None = None, vocab_size: int
     for document in text.split(SEPARATOR):
         ids += [tokenizer.bos, *tokenizer.encode(document)]
     if max(ids) >= vocab_size > 0:
-        raise TextError(f"{folder}: tokenizer.json gives id {max(ids)}, the model has {vocab_size} tokens; they do not match")
+        raise TextError(
+            f"{folder}: tokenizer.json gives id {max(ids)}, the model has {vocab_size} tokens; they do not match"
+        )
     return TokenText(torch.tensor(ids), str(file) if file is not None else f"embedded {split} text")
 
 

@@ -1,7 +1,7 @@
 """A model's tokenizer (`tokenizer.json`, through the tokenizers library) and its first and last token.
 
-    tokenizer = TextTokenizer.load(folder)                 # None where the folder has no tokenizer.json
-    ids = [tokenizer.bos, *tokenizer.encode("import os")]
+tokenizer = TextTokenizer.load(folder)                 # None where the folder has no tokenizer.json
+ids = [tokenizer.bos, *tokenizer.encode("import os")]
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class TextTokenizer:
             return None
         try:
             tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # noqa: BLE001 - the library raises plain Exception for any defect of the file
+        except Exception as error:  # the library raises plain Exception for any defect of the file
             raise TextError(f"{path}: not a readable tokenizer ({error}); copy it again") from None
         named = _named_tokens(folder / "tokenizer_config.json")
         bos = _first_id(tokenizer, (named.get("bos_token"), *_BOS))

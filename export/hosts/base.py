@@ -12,6 +12,7 @@ import numpy as np
 
 from parcae_mobile.config import ParcaeConfig
 from parcae_mobile.errors import PromptTooLongError
+from parcae_mobile.manifest import Manifest
 from parcae_mobile.model import check_loops
 
 
@@ -45,6 +46,21 @@ class CacheGeometry:
             max_loops=max_loops,
             state_width=recurrent,
             vocab_size=config.vocab_size,
+        )
+
+    @classmethod
+    def from_manifest(cls, manifest: Manifest) -> CacheGeometry:
+        """The geometry that an artifact's manifest states."""
+        given = manifest.geometry
+        return cls(
+            layers=given.layers,
+            heads=given.heads,
+            head_size=given.head_size,
+            slots=manifest.max_loops,
+            context=manifest.kv.context,
+            max_loops=manifest.max_loops,
+            state_width=given.state_width,
+            vocab_size=given.vocab_size,
         )
 
     def shape(self, stage: str) -> tuple[int, int, int, int, int]:

@@ -1,7 +1,7 @@
 """Runs ONNX artifacts here, through onnxruntime, with caches that are allocated once and updated in place.
 
-    host = OnnxHost(folder, loop_form="stages", geometry=geometry, threads=1)
-    logits = host.run(ids, loops=8)                        # (positions, vocabulary); the cache now holds `ids`
+host = OnnxHost(folder, loop_form="stages", geometry=geometry, threads=1)
+logits = host.run(ids, loops=8)                        # (positions, vocabulary); the cache now holds `ids`
 """
 
 from __future__ import annotations

@@ -10,10 +10,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import TensorProto, ValueInfoProto, helper
+import torch
+from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 
+from export.hosts.base import CacheGeometry, Host
 from export.stages import Stage, trace_stages
+from export.target import StoredInjection, WriteOptions
+from parcae_mobile.errors import InputError
+from parcae_mobile.manifest import Manifest, Port, Signature
 from parcae_mobile.model import Parcae
 from quantize.apply import QuantizedModel
 
@@ -23,8 +29,60 @@ from .onnx_weights import WeightFile
 WEIGHTS = "weights.data"
 OPSET = 21
 IR_VERSION = 10
+ADAPTER = "transformer.adapter."
 ACCURACY_LEVELS = {"fp32": 1, "int8": 4}
 FLOAT, INT64, INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
+
+
+def write(quantized: QuantizedModel, folder: Path, options: WriteOptions) -> None:
+    """Write the graphs of `options.loop_form` and the weights file."""
+    {"stages": write_stages, "scan": write_scan}[options.loop_form](quantized, folder, options.compute)
+
+
+def open_host(folder: Path, manifest: Manifest, threads: int = 0) -> Host:
+    """onnxruntime on this machine's CPU."""
+    from export.hosts.onnx_host import OnnxHost
+
+    return OnnxHost(folder, manifest.loop_form, CacheGeometry.from_manifest(manifest), threads)
+
+
+def signatures(folder: Path) -> dict[str, Signature]:
+    """Inputs and outputs of each graph, as written."""
+
+    def ports(infos: list[ValueInfoProto]) -> list[Port]:
+        kinds = [info.type.tensor_type for info in infos]
+        return [
+            Port(
+                name=info.name,
+                dtype=str(helper.tensor_dtype_to_np_dtype(kind.elem_type)),
+                shape=[dim.dim_param or dim.dim_value for dim in kind.shape.dim],
+            )
+            for info, kind in zip(infos, kinds, strict=True)
+        ]
+
+    graphs = {path.name: onnx.load(path, load_external_data=False).graph for path in sorted(folder.glob("model*.onnx"))}
+    return {name: Signature(inputs=ports(graph.input), outputs=ports(graph.output)) for name, graph in graphs.items()}
+
+
+def read_injection(folder: Path) -> StoredInjection | None:
+    """Decay, dt and B by the nodes that consume them: decay scales the state, B multiplies, dt scales its product."""
+    found: dict[str, np.ndarray] = {}
+    for path in sorted(folder.glob("model*.onnx")):
+        graph = onnx.load(path, load_external_data=False).graph
+        stored = {tensor.name: tensor for tensor in graph.initializer}
+        bodies = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
+        for node in [*graph.node, *(node for body in bodies for node in body.node)]:
+            for name in node.input:
+                role = name.removeprefix(ADAPTER)
+                if role in ("decay", "dt", "B") and name != role:
+                    if node.op_type != {"B": "FusedMatMul"}.get(role, "Mul"):
+                        raise InputError(
+                            f"{path}: {name} is consumed by {node.op_type}; the artifact is not one of ours"
+                        )
+                    found[role] = numpy_helper.to_array(stored[name], base_dir=str(folder))
+    if set(found) != {"decay", "dt", "B"}:
+        return None
+    return StoredInjection(*(torch.from_numpy(found[role].copy()) for role in ("decay", "dt", "B")))
 
 
 def write_stages(quantized: QuantizedModel, folder: Path, compute: str = "fp32") -> list[str]:

@@ -1,8 +1,8 @@
 """A traced stage to ONNX nodes: one small function for each operator that the stages contain.
 
-Quantized parameters become `MatMulNBits` and `GatherBlockQuantized` (com.microsoft), float matrices `FusedMatMul` on the
-matrix as the checkpoint stores it, and cached attention `GroupQueryAttention`, whose cache may be updated in place. An
-operator that is not in the table is an error that names it.
+Quantized parameters become `MatMulNBits` and `GatherBlockQuantized` (com.microsoft), float matrices `FusedMatMul` on
+the matrix as the checkpoint stores it, and cached attention `GroupQueryAttention`, whose cache may be updated in place.
+An operator that is not in the table is an error that names it.
 """
 
 from __future__ import annotations
@@ -182,7 +182,9 @@ class StageLowering:
         width = node.args[1][-1]
         weight = node.args[2] if len(node.args) > 2 else None
         epsilon = node.args[3] if len(node.args) > 3 and node.args[3] is not None else torch.finfo(torch.float32).eps
-        scale = self.operand(weight) if weight is not None else self.constant(np.ones(width, np.float32), f"ones.{width}")
+        scale = (
+            self.operand(weight) if weight is not None else self.constant(np.ones(width, np.float32), f"ones.{width}")
+        )
         return self.emit(
             "SimplifiedLayerNormalization", [self.operand(node.args[0]), scale], axis=-1, epsilon=epsilon, stash_type=1
         )

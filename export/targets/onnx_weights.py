@@ -56,7 +56,7 @@ class WeightFile:
 
 
 def block_size(tensor: QuantizedTensor) -> int:
-    """Columns per block for MatMulNBits: the group, or a power of two of at most 256 that repeats a whole row's scale."""
+    """Columns per block for MatMulNBits: the group, or a power of two up to 256 that repeats a whole row's scale."""
     columns = tensor.shape[1]
     if tensor.group_size < columns:
         return tensor.group_size

@@ -1,0 +1,33 @@
+# make demo: the main job on the embedded model. make test: lint, types and the suite. Both set up .venv by themselves.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+SETUP := .venv/.installed
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test lint suite acceptance clean
+
+$(SETUP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo "parcae-mobile needs Python 3.11: make PYTHON=/path/to/python3.11"; exit 5; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+demo: $(SETUP)
+	$(BIN)/parcae-export --target onnx --loops dynamic --quant int8 --out dist --force
+	$(BIN)/parcae-export verify dist/parcae-tiny-onnx-dynamic-int8
+	$(BIN)/parcae-export generate dist/parcae-tiny-onnx-dynamic-int8 --tokens 80 --temperature 0.7 --top-k 40
+
+test: lint suite
+
+lint: $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+suite: $(SETUP)
+	$(BIN)/pytest -n 2
+
+clean:
+	rm -rf .venv dist build *.egg-info

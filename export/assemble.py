@@ -1,0 +1,93 @@
+"""A manifest from what is known about an artifact: geometry, cache contract, quantization table, versions."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from parcae_mobile.manifest import (
+    KV,
+    Certificate,
+    Geometry,
+    Manifest,
+    QuantEntry,
+    Quantization,
+    Signature,
+    Verdict,
+)
+from quantize.apply import QuantizedModel
+
+from .hosts.base import CacheGeometry
+from .source import Source
+from .target import DYNAMIC, Target, WriteOptions
+
+PROMISES = {
+    "fp32": "token parity: fp32 arithmetic gives the same greedy tokens on every CPU",
+    "fp16": "agreement is a rate: activations are fp16",
+    "int8": "agreement is a rate: activations are rounded to int8 at each matrix product",
+}
+
+
+def assemble(
+    source: Source,
+    quantized: QuantizedModel,
+    target: Target,
+    options: WriteOptions,
+    signature: dict[str, Signature],
+    certificate: Certificate,
+    compression: Verdict,
+) -> Manifest:
+    """The manifest before the gates ran and the files were hashed; those fields are filled in afterwards."""
+    config = source.model.config
+    geometry = CacheGeometry.of(config, options.max_loops, options.context)
+    per_token = {str(count): geometry.bytes_per_token(count) for count in options.verified_loops()}
+    table = {
+        name: QuantEntry(bits=t.bits, group_size=t.group_size, symmetric=t.symmetric, shape=list(t.shape))
+        for name, t in quantized.tensors.items()
+    }
+    stored = sum(tensor.nbytes for tensor in quantized.tensors.values())
+    stored += sum(p.numel() * 4 for name, p in source.model.named_parameters() if name not in quantized.tensors)
+    typical = min(config.mean_recurrence, options.max_loops)
+    return Manifest(
+        artifact="draft",
+        model=source.name,
+        weights_sha256=source.weights_sha256,
+        target=target.name,
+        loops="dynamic" if options.loops == DYNAMIC else int(options.loops),
+        max_loops=options.max_loops,
+        trained_loops=config.mean_recurrence,
+        loop_form=options.loop_form,
+        compute=options.compute,
+        promise=PROMISES[options.compute],
+        geometry=Geometry(
+            layers=geometry.layers,
+            heads=geometry.heads,
+            head_size=geometry.head_size,
+            state_width=geometry.state_width,
+            vocab_size=config.vocab_size,
+            padded_vocab_size=config.padded_vocab_size,
+            context=config.context,
+        ),
+        signature=signature,
+        bos=None if source.tokenizer is None else source.tokenizer.bos,
+        eos=None if source.tokenizer is None else source.tokenizer.eos,
+        kv=KV(policy="full", dtype="fp32", bytes_per_token=per_token, context=geometry.context),
+        quantization=Quantization(
+            recipe=quantized.recipe.name, algorithm=quantized.algorithm, tensors=table, notes=quantized.notes
+        ),
+        certificate=certificate,
+        lowering=Verdict(passed=None, by_loops={}),
+        compression=compression,
+        reference=None,
+        verified_by="not verified",
+        memory_bytes=stored + geometry.bytes_per_token(typical) * geometry.context,
+        minimum_runtime=dict(target.minimum_runtime),
+        tools={package: _version(package) for package in ("parcae-mobile", *target.packages)},
+        files={},
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package).split("+")[0]
+    except PackageNotFoundError:
+        return "not installed"

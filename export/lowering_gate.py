@@ -1,0 +1,124 @@
+"""Gate 1: the finished artifact against the eager model that has the same quantized weights.
+
+    verdict = lowering_gate(host, quantized.model, texts, loops=(1, 2, 4, 8, 16), compute="fp32")
+
+It says that the files compute the function that PyTorch computes, and nothing about what quantization cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from parcae_mobile.manifest import Verdict
+from parcae_mobile.model import Parcae
+from parcae_mobile.parity import Distance, compare, greedy, state_error, sweep
+
+from .hosts.base import Host
+
+TEXT_TOKENS = 64
+GREEDY_TOKENS = 64
+PROMPT_TOKENS = 16
+CACHED_PREFILL = 40  # the first text is given in one piece up to here, then token by token
+
+# Bounds by what activations are computed in.
+BUDGETS: dict[str, dict[str, float]] = {
+    "fp32": {"max_abs": 1e-4, "cosine": 0.9999, "greedy_equal": GREEDY_TOKENS},
+    "fp16": {"kl_mean": 1e-4, "top1": 0.995},
+    "int8": {"kl_mean": 1e-3},
+}
+_AT_LEAST = {"cosine", "top1", "greedy_equal"}
+
+
+@dataclass
+class LoweringVerdict:
+    """The gate's result by loop count."""
+
+    passed: bool
+    by_loops: dict[int, Distance]
+    state_errors: dict[int, list[float]]
+    greedy_equal: dict[int, int]
+    budget: dict[str, float]
+    failures: list[str] = field(default_factory=list)
+
+    def to_verdict(self) -> Verdict:
+        """The form that the manifest keeps."""
+        by_loops: dict[str, dict[str, Any]] = {}
+        for loops, distance in self.by_loops.items():
+            extra = {"state_errors": self.state_errors[loops], "greedy_equal": self.greedy_equal[loops]}
+            by_loops[str(loops)] = distance.to_dict() | extra
+        return Verdict(passed=self.passed, by_loops=by_loops, budget=self.budget, note="; ".join(self.failures))
+
+
+def lowering_gate(
+    host: Host,
+    model: Parcae,
+    texts: Tensor,
+    loops: Sequence[int],
+    compute: str,
+    progress: Callable[[str], None] = lambda line: None,
+) -> LoweringVerdict:
+    """Compare on (texts, length + 1) ids at each loop count: logits, per-loop states, greedy continuations.
+
+    The first text goes through the cache in pieces, the others in one. Last ids of a window are targets only.
+    """
+    inputs, targets = texts[:, :-1], texts[:, 1:]
+    reference = {count: logits for count, _, logits in sweep(model, inputs, loops)}
+    states = [state[-1] for state in model.states(inputs, max(loops))]
+    by_loops, errors, equal = {}, {}, {}
+    for count in loops:
+        progress(f"lowering gate, T={count}")
+        outputs = []
+        for index, ids in enumerate(inputs.tolist()):
+            host.reset()
+            outputs.append(_in_pieces(host, ids, count) if index == 0 else host.run(ids, count))
+        by_loops[count] = compare(reference[count], torch.from_numpy(np.stack(outputs)), targets)
+        errors[count] = _state_errors(host, states, inputs[-1].tolist(), count)
+        equal[count] = _greedy_agreement(host, model, inputs[0, :PROMPT_TOKENS].tolist(), count)
+    budget = BUDGETS[compute]
+    failures = [line for count in loops for line in _failures(count, by_loops[count], equal[count], budget)]
+    return LoweringVerdict(not failures, by_loops, errors, equal, budget, failures)
+
+
+def _state_errors(host: Host, states: list[Tensor], ids: list[int], loops: int) -> list[float]:
+    """Relative error of the recurrent state after each loop that the form lets be seen (the last one at least)."""
+    seen: dict[int, np.ndarray] = {}
+    host.reset()
+    host.run(ids, loops, on_state=seen.__setitem__)
+    return [state_error(states[loop], torch.from_numpy(state[0])) for loop, state in sorted(seen.items())]
+
+
+def _in_pieces(host: Host, ids: list[int], loops: int) -> np.ndarray:
+    split = min(CACHED_PREFILL, len(ids))
+    parts = [host.run(ids[:split], loops), *(host.run([token], loops) for token in ids[split:])]
+    return np.concatenate(parts)
+
+
+def _greedy_agreement(host: Host, model: Parcae, prompt: list[int], loops: int) -> int:
+    """How many greedy tokens are the same before the first difference."""
+    tokens = min(GREEDY_TOKENS, host.geometry.context - len(prompt))
+    expected = greedy(model, prompt, tokens, loops)
+    host.reset()
+    chunk = prompt
+    for done, token in enumerate(expected):
+        logits = host.run(chunk, loops, positions=[len(chunk) - 1])
+        if int(logits[0, : host.geometry.vocab_size].argmax()) != token:
+            return done
+        chunk = [token]
+    return len(expected)
+
+
+def _failures(loops: int, distance: Distance, equal: int, budget: dict[str, float]) -> list[str]:
+    measured = {**distance.to_dict(), "greedy_equal": equal}
+    lines = []
+    for key, bound in budget.items():
+        value = measured[key]
+        if not (value >= bound if key in _AT_LEAST else value <= bound):
+            relation = "below" if key in _AT_LEAST else "above"
+            lines.append(f"T={loops}: {key} {value:.3g} is {relation} {bound:.3g}")
+    return lines

@@ -1,0 +1,318 @@
+"""The pipeline: checkpoint -> model -> quantized tensors -> artifact -> verdict -> published folder.
+
+    results = run_export(ExportRequest(targets=["onnx"], loops=["dynamic"], quant="int8", out=Path("dist")))
+
+Everything that can be refused is refused before work starts; nothing is published that failed its gate.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from parcae_mobile.errors import ToolMissingError, UsageError
+from parcae_mobile.manifest import MANIFEST, Manifest, Verdict, hash_files
+from parcae_mobile.parity import sweep
+from quantize.algorithms import quantize_with
+from quantize.apply import QuantizedModel
+from quantize.compression import compression_gate
+from quantize.recipe import Recipe, load_recipe
+
+from .assemble import assemble
+from .certificate import certify
+from .lowering_gate import TEXT_TOKENS, LoweringVerdict, lowering_gate
+from .publish import check_output, failed_folder, publish, staging
+from .reference_check import CheckedReference, artifact_distance, check_reference
+from .source import Source, open_source
+from .target import DYNAMIC, TARGETS, Loops, Target, WriteOptions, find_target, load_target
+
+GOLDEN_BYTES = 2_000_000
+WINDOW = 256
+CALIBRATION_WINDOWS = 32
+SMALL_MODEL = 50_000_000  # parameters; larger models are judged on fewer texts
+Progress = Callable[[str], None]
+
+
+@dataclass
+class ExportRequest:
+    """What the command line asks for; see its options."""
+
+    model: str | None = None
+    revision: str | None = None
+    random_weights: bool = False
+    seed: int = 0
+    targets: list[str] = field(default_factory=lambda: ["onnx"])
+    loops: list[str] = field(default_factory=lambda: [DYNAMIC])
+    max_loops: int = 16
+    loop_form: str | None = None
+    quant: str = "int8"
+    algorithm: str = "auto"
+    compute: str | None = None
+    kv: str = "full"
+    kv_dtype: str | None = None
+    context: int | None = None
+    out: Path = Path("dist")
+    force: bool = False
+    verify: bool = True
+    reference: Path | None = None
+    text: Path | None = None
+    calibration: Path | None = None
+    threads: int = 0
+
+
+@dataclass
+class ExportPlan:
+    """One artifact to be made."""
+
+    target: Target
+    options: WriteOptions
+    final: Path
+
+
+@dataclass
+class ExportResult:
+    """One artifact that was made, where it lies, and whether it passed."""
+
+    path: Path
+    manifest: Manifest
+    passed: bool
+    problems: list[str]
+    seconds: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `--json`."""
+        outcome = {"passed": self.passed, "problems": self.problems, "seconds": self.seconds}
+        return {**describe(self.path, self.manifest), **outcome}
+
+
+def describe(path: Path, manifest: Manifest) -> dict[str, Any]:
+    """What `--json` says of any artifact, from its manifest."""
+    files = {name: entry.model_dump() for name, entry in manifest.files.items()}
+    reference = manifest.reference
+    return {
+        "artifact": str(path),
+        "model": manifest.model,
+        "target": manifest.target,
+        "loops": manifest.loops,
+        "loop_form": manifest.loop_form,
+        "quant": manifest.quantization.recipe,
+        "algorithm": manifest.quantization.algorithm,
+        "compute": manifest.compute,
+        "files": files,
+        "bytes_total": sum(entry["bytes"] for entry in files.values()),
+        "lowering": manifest.lowering.model_dump(),
+        "compression": manifest.compression.model_dump(),
+        "certificate": manifest.certificate.model_dump(),
+        "kv": manifest.kv.model_dump(),
+        "reference": None if reference is None else reference.model_dump(),
+        "verified_by": manifest.verified_by,
+    }
+
+
+def run_export(request: ExportRequest, progress: Progress = lambda line: None) -> list[ExportResult]:
+    """Make every artifact that the request names. Failed ones lie in `NAME.failed` and have `passed` False."""
+    recipe = load_recipe(request.quant)
+    loops = [parse_loops(text, request.max_loops) for text in request.loops]
+    targets = [find_target(name) for name in expand_targets(request.targets)]
+    for target in targets:
+        load_target(target)
+    progress("loading the model")
+    source = open_source(request.model, request.revision, request.random_weights, request.seed)
+    plans = [plan(request, source, recipe, target, count) for target in targets for count in loops]
+    started = time.monotonic()
+    progress(f"quantizing ({recipe.name}, {request.algorithm})")
+    quantized = quantize(request, source, recipe, progress)
+    quantize_seconds = time.monotonic() - started
+    checked = None
+    if request.verify:
+        progress("checking fp32 against the golden reference")
+        started = time.monotonic()
+        checked = check_reference(source, source.text("heldout", request.text, 128), request.reference)
+        reference_seconds = time.monotonic() - started
+    compression = compression_verdict(request, source, quantized, progress)
+    results = []
+    for item in plans:
+        result = export_one(request, item, source, quantized, compression, checked, progress)
+        result.seconds["quantize"] = round(quantize_seconds, 2)
+        if checked is not None:
+            result.seconds["reference"] = round(reference_seconds, 2)
+        results.append(result)
+    return results
+
+
+def parse_loops(text: str, max_loops: int) -> Loops:
+    """`dynamic`, or a whole number from 1 to `max_loops`. Raises `UsageError`."""
+    if max_loops < 1:
+        raise UsageError(f"--max-loops {max_loops}: give 1 or more")
+    if text == DYNAMIC:
+        return DYNAMIC
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise UsageError(f"--loops {text}: give a whole number of at least 1, or dynamic")
+    if int(text) > max_loops:
+        raise UsageError(f"--loops {text} is above --max-loops {max_loops}; raise one or lower the other")
+    return int(text)
+
+
+def expand_targets(names: list[str]) -> list[str]:
+    """`all` stands for every target that is built."""
+    if "all" in names:
+        return [name for name, target in TARGETS.items() if target.module is not None]
+    return list(dict.fromkeys(names))
+
+
+def plan(request: ExportRequest, source: Source, recipe: Recipe, target: Target, loops: Loops) -> ExportPlan:
+    """Resolve one artifact's options and check that its folder may be written."""
+    forms = target.forms(loops)
+    if not forms:
+        raise ToolMissingError(f"{target.name} with a static loop count is not built yet; use --loops dynamic")
+    form = request.loop_form or forms[0]
+    if form not in forms:
+        raise UsageError(f"--loop-form {form}: {target.name} with --loops {loops} has {', '.join(forms)}")
+    compute = request.compute or default_compute(target, recipe)
+    if compute not in target.computes:
+        raise UsageError(f"--compute {compute}: {target.name} has {', '.join(target.computes)}")
+    if request.kv != "full" or request.kv_dtype not in (None, "fp32"):
+        asked = f"--kv {request.kv}" if request.kv != "full" else f"--kv-dtype {request.kv_dtype}"
+        raise ToolMissingError(f"{asked}: only full and fp32 are built for {target.name}")
+    context = source.model.config.context if request.context is None else request.context
+    if not 1 <= context <= source.model.config.context:
+        raise UsageError(f"--context {context}: the model takes 1 to {source.model.config.context} tokens")
+    label = DYNAMIC if loops == DYNAMIC else f"T{loops}"
+    final = request.out / f"{source.name}-{target.name}-{label}-{recipe.name}"
+    check_output(final, request.force)
+    max_loops = request.max_loops if loops == DYNAMIC else int(loops)
+    return ExportPlan(target, WriteOptions(form, loops, max_loops, context, compute), final)
+
+
+def default_compute(target: Target, recipe: Recipe) -> str:
+    """int8 activations where weights are integers and the target has kernels for it, else the target's first."""
+    return "int8" if recipe.rules and "int8" in target.computes else target.computes[0]
+
+
+def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: Progress) -> QuantizedModel:
+    """Quantize once, for all targets; calibration text only where the model can read it."""
+    calibration = None
+    if source.real:
+        length = min(WINDOW, source.model.config.context) - 1
+        text = source.text("calibration", request.calibration)
+        calibration = text.windows(min(CALIBRATION_WINDOWS, max(1, len(text.ids) // (length + 1))), length)
+
+    def report(name: str, done: int, total: int) -> None:
+        progress(f"quantizing {done}/{total} {name}")
+
+    return quantize_with(source.model, recipe, request.algorithm, calibration, progress=report, seed=request.seed)
+
+
+def compression_verdict(
+    request: ExportRequest, source: Source, quantized: QuantizedModel, progress: Progress
+) -> Verdict:
+    """Gate 2, once for all targets."""
+    if not request.verify:
+        return Verdict(passed=None, by_loops={}, note="not run (--no-verify)")
+    if not source.real:
+        return Verdict(passed=None, by_loops={}, note="not run: random weights or no tokenizer, quality has no meaning")
+    progress("compression gate")
+    length = min(WINDOW, source.model.config.context - 1)
+    windows = source.text("heldout", request.text).windows(_texts(source, 16), length)
+    verdict = compression_gate(source.model, quantized, windows, real=True)
+    by_loops = {str(loops): distance.to_dict() for loops, distance in verdict.by_loops.items()}
+    budget = {"kl_mean": verdict.budget.kl, "top1": verdict.budget.top1}
+    return Verdict(passed=verdict.passed, by_loops=by_loops, budget=budget, note="; ".join(verdict.failures))
+
+
+def export_one(
+    request: ExportRequest,
+    item: ExportPlan,
+    source: Source,
+    quantized: QuantizedModel,
+    compression: Verdict,
+    checked: CheckedReference | None,
+    progress: Progress,
+) -> ExportResult:
+    """Write, certify, verify and publish one artifact."""
+    module, options, seconds = load_target(item.target), item.options, {}
+    loops = options.verified_loops()
+    with staging(item.final) as folder:
+        progress(f"writing {item.target.name} ({options.loop_form})")
+        started = time.monotonic()
+        module.write(quantized, folder, options)
+        _add_tokenizer(source, folder)
+        _write_golden(quantized, source, loops, folder / "golden.npz")
+        seconds["write"] = round(time.monotonic() - started, 2)
+        certificate, problems = certify(source.model, module.read_injection(folder))
+        lowering = Verdict(passed=None, by_loops={}, note="not run (--no-verify)")
+        draft = assemble(source, quantized, item.target, options, module.signatures(folder), certificate, compression)
+        entry = None
+        if request.verify and checked is not None:
+            started = time.monotonic()
+            verdict, entry = _verify(request, module, folder, draft, source, quantized, loops, checked, progress)
+            lowering = verdict.to_verdict()
+            problems += verdict.failures
+            seconds["gates"] = round(time.monotonic() - started, 2)
+        if compression.passed is False:
+            problems.append(f"compression gate: {compression.note}")
+        manifest = draft.model_copy(
+            update={
+                "artifact": item.final.name,
+                "lowering": lowering,
+                "reference": entry,
+                "files": hash_files(folder),
+                "verified_by": item.target.host_runtime if request.verify else "not verified",
+            }
+        )
+        (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        final = item.final if not problems else failed_folder(item.final)
+        publish(folder, final)
+    return ExportResult(final, manifest, not problems, problems, seconds)
+
+
+def _verify(
+    request: ExportRequest,
+    module: Any,
+    folder: Path,
+    draft: Manifest,
+    source: Source,
+    quantized: QuantizedModel,
+    loops: list[int],
+    checked: CheckedReference,
+    progress: Progress,
+) -> tuple[LoweringVerdict, Any]:
+    """Gate 1 on the written files, and their distance to the golden reference."""
+    host = module.open_host(folder, draft, request.threads)
+    length = min(TEXT_TOKENS, draft.kv.context)
+    count = _texts(source, 8)
+    text = source.text("heldout", request.text, count * (length + 1))
+    verdict = lowering_gate(host, quantized.model, text.windows(count, length), loops, draft.compute, progress)
+    return verdict, checked.entry(artifact_distance(host, checked.reference, loops))
+
+
+def _texts(source: Source, count: int) -> int:
+    parameters = sum(parameter.numel() for parameter in source.model.parameters())
+    return count if parameters < SMALL_MODEL else max(2, count // 4)
+
+
+def _add_tokenizer(source: Source, folder: Path) -> None:
+    if source.folder is not None and (source.folder / "tokenizer.json").exists():
+        shutil.copyfile(source.folder / "tokenizer.json", folder / "tokenizer.json")
+
+
+def _write_golden(quantized: QuantizedModel, source: Source, loops: list[int], path: Path) -> None:
+    """Inputs and expected logits of the last positions, for a self-test on the device: at most 2 MB."""
+    config = quantized.model.config
+    chosen = sorted({loops[0], loops[len(loops) // 2], loops[-1]})
+    length = min(32, config.context)
+    rows = max(1, min(length, GOLDEN_BYTES // (len(chosen) * config.padded_vocab_size * 4 + 1)))
+    ids = source.text("heldout", least=length).ids[:length]
+    arrays: dict[str, Any] = {"input_ids": ids.numpy(), "positions": np.arange(length - rows, length)}
+    with torch.no_grad():
+        for count, _, logits in sweep(quantized.model, ids[None], chosen):
+            arrays[f"logits_{count}"] = logits[0, length - rows :].numpy()
+    with path.open("wb") as file:
+        np.savez(file, **arrays)

@@ -1,0 +1,106 @@
+"""Readable output: tables of an artifact's verdicts, of a model, of the environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from parcae_mobile.manifest import Manifest, Verdict
+
+
+def print_artifact(console: Console, path: str, manifest: Manifest, problems: list[str]) -> None:
+    """One artifact: what it is, what it weighs, what was proven about it."""
+    total = sum(entry.bytes for entry in manifest.files.values())
+    console.print(f"[bold]{path}[/bold]  {megabytes(total)}")
+    loops = f"T=1..{manifest.max_loops}, chosen at run time" if manifest.loops == "dynamic" else f"T={manifest.loops}"
+    console.print(
+        f"  {manifest.target} ({manifest.loop_form}), {loops}; weights {manifest.quantization.recipe} "
+        f"({manifest.quantization.algorithm}), activations {manifest.compute}; "
+        f"cache {manifest.kv.policy} {manifest.kv.dtype}"
+    )
+    certificate = manifest.certificate
+    if certificate.max_decay is not None:
+        equal = "bit for bit the checkpoint's" if certificate.injection_matrix_equal else "NOT the checkpoint's"
+        console.print(f"  injection poles: max decay {certificate.max_decay:.6f} < 1, re-read from the file; B {equal}")
+    else:
+        console.print(f"  injection: {certificate.note}")
+    if manifest.lowering.by_loops:
+        console.print(_verdicts(manifest))
+    for name, verdict in (("lowering", manifest.lowering), ("compression", manifest.compression)):
+        console.print(f"  {name} gate: {_outcome(verdict)}")
+    if manifest.reference is not None:
+        reference = manifest.reference
+        worst = max((d["max_abs"] for d in reference.distance.values()), default=0.0)
+        note = f" ({reference.note})" if reference.note else ""
+        console.print(
+            f"  fp32 on this machine against the golden reference ({reference.device}): {worst:.1e} at most{note}"
+        )
+    for problem in problems:
+        console.print(f"  [red]FAILED[/red] {problem}")
+
+
+def _verdicts(manifest: Manifest) -> Table:
+    title = "artifact against eager (lowering) and quantized against fp32 (compression)"
+    table = Table(title=title, title_justify="left")
+    for column in ("T", "max |diff|", "KL", "top-1", "greedy", "state err", "KL (compr.)", "+-", "top-1", "ppl ratio"):
+        table.add_column(column, justify="right")
+    for loops, low in manifest.lowering.by_loops.items():
+        cost = manifest.compression.by_loops.get(loops, {})
+        errors = low.get("state_errors") or [float("nan")]
+        table.add_row(
+            loops,
+            f"{low['max_abs']:.1e}",
+            f"{low['kl_mean']:.1e}",
+            f"{low['top1']:.1%}",
+            str(low["greedy_equal"]),
+            f"{errors[-1]:.1e}",
+            *((f"{cost['kl_mean']:.1e}", f"{cost['kl_sem']:.0e}", f"{cost['top1']:.1%}") if cost else ("", "", "")),
+            f"{cost['perplexity_ratio']:.4f}" if cost and cost["perplexity_ratio"] is not None else "",
+        )
+    return table
+
+
+def _outcome(verdict: Verdict) -> str:
+    if verdict.passed is None:
+        return verdict.note or "not run"
+    bounds = ", ".join(f"{key} {value:g}" for key, value in verdict.budget.items())
+    return f"{'[green]passed[/green]' if verdict.passed else '[red]failed[/red]'} ({bounds})"
+
+
+def print_model(console: Console, described: dict[str, Any]) -> None:
+    """A model's shape, parameters and loop behaviour."""
+    console.print(f"[bold]{described['model']}[/bold]  {described['parameters']:,} parameters")
+    prelude, recurrent, coda = described["layers"]
+    console.print(
+        f"  prelude {prelude}, recurrent {recurrent} (trained at {described['trained_loops']} loops), coda {coda}; "
+        f"width {described['width']}, state {described['state_width']}, {described['heads']} heads, "
+        f"vocabulary {described['vocabulary']}, context {described['context']}"
+    )
+    table = Table("component", "parameters", "share")
+    for component, count in described["parameters_by_component"].items():
+        table.add_row(component, f"{count:,}", f"{count / described['parameters']:.1%}")
+    console.print(table)
+    decay = described["decay"]
+    if decay is None:
+        console.print(f"  injection {described['injection']}: no poles, no stability guarantee")
+    else:
+        console.print(f"  decay {decay['min']:.4f} .. {decay['max']:.4f}, median {decay['median']:.4f}")
+    changes = "  ".join(f"{loop}: {change:.2%}" for loop, change in described["state_change_by_loop"].items())
+    console.print(f"  relative state change by loop ({described['state_change_text']}): {changes}")
+    for note in described["notes"]:
+        console.print(f"  note: {note}")
+
+
+def print_rows(console: Console, title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A plain table."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def megabytes(count: int) -> str:
+    """Bytes as MB (1e6)."""
+    return f"{count / 1e6:.2f} MB"
