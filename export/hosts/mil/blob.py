@@ -12,6 +12,7 @@ significant bit upward without gaps, so a 3-bit value may cross a byte.
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from pathlib import Path
@@ -56,7 +57,7 @@ class BlobFile:
             raise BlobError(f"{where}: no blob record (found 0x{sentinel:08X}, want 0x{SENTINEL:08X})")
         if code != dtype.blob_code:
             raise BlobError(f"{where}: the blob has data type {code}, the program wants {dtype} ({dtype.blob_code})")
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)
         if size != packed_bytes(count, dtype) or padding not in (0, size * 8 - count * dtype.bits):
             raise BlobError(
                 f"{where}: the blob has {size} bytes, {dtype} {list(shape)} takes {packed_bytes(count, dtype)}"
@@ -78,7 +79,7 @@ def decode(data: bytes | memoryview, dtype: DType, shape: tuple[int, ...]) -> to
 
     Raises BlobError where `data` has the wrong length or a bool is neither 0 nor 1.
     """
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
     if len(data) != packed_bytes(count, dtype):
         raise BlobError(f"{len(data)} bytes of data, {dtype} {list(shape)} takes {packed_bytes(count, dtype)}")
     if count == 0:

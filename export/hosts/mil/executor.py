@@ -129,20 +129,24 @@ class Executor:
     def argument(self, argument: Argument, scope: Scope, where: Callable[[], str]) -> Value | str:
         if isinstance(argument, str):
             return argument
-        return scope.find(argument.name) if isinstance(argument, Reference) else self.constants.literal(argument, where)
+        if not isinstance(argument, Reference):
+            return self.constants.literal(argument, where)
+        if argument.name in self.state_types:
+            raise ExecutionError(f"{where()}: '{argument.name}' is a state, it can only be read by read_state")
+        return scope.find(argument.name)
 
-    def arguments(self, operation: Operation, scope: Scope, where: Callable[[], str]) -> Arguments:
-        inputs = {
+    def arguments(self, inputs: dict[str, tuple[Argument, ...]], scope: Scope, where: Callable[[], str]) -> Arguments:
+        resolved = {
             name: tuple(self.argument(argument, scope, where) for argument in arguments)
-            for name, arguments in operation.inputs.items()
+            for name, arguments in inputs.items()
         }
-        return Arguments(inputs, where, self.function.opset, self.compute)
+        return Arguments(resolved, where, self.function.opset, self.compute)
 
     def computed(
         self, operation: Operation, scope: Scope, where: Callable[[], str], constant: bool = False
     ) -> tuple[Value, ...]:
         """An operator of the table: its results, rounded and checked."""
-        arguments = self.arguments(operation, scope, where)
+        arguments = self.arguments(operation.inputs, scope, where)
         entry = OPERATORS[operation.type]
         try:
             rule = entry.result(arguments)
@@ -192,18 +196,17 @@ class Executor:
             raise DeclarationError(f"{where()}: '{named.name}' is declared {named.type}, the result is {got}")
 
     def state_name(self, operation: Operation, parameter: str, where: Callable[[], str]) -> str:
-        (argument,) = operation.inputs.get(parameter, ("",))
-        if not isinstance(argument, Reference) or argument.name not in self.states:
+        arguments = operation.inputs.get(parameter, ())
+        if len(arguments) != 1 or not isinstance(arguments[0], Reference) or arguments[0].name not in self.states:
             raise ExecutionError(f"{where()}: '{parameter}' is no state of this function")
-        return argument.name
+        return arguments[0].name
 
     def write_state(
         self, operation: Operation, state: str, data: str, scope: Scope, where: Callable[[], str]
     ) -> Tensor:
         name = self.state_name(operation, state, where)
-        value = self.argument(operation.inputs[data][0], scope, where)
-        if isinstance(value, str):
-            raise ExecutionError(f"{where()}: '{data}' is a string")
+        group = {data: operation.inputs.get(data, ())}
+        value = self.arguments(group, scope, where).value(data)
         self.check_type(Named(name, self.state_types[name]), value, where)
         self.states[name] = value.data
         return value.data
@@ -214,12 +217,12 @@ class Executor:
         return bool(value.data.item())
 
     def cond(self, operation: Operation, scope: Scope, where: Callable[[], str]) -> tuple[Value, ...]:
-        predicate = self.arguments(operation, scope, where).value("pred")
+        predicate = self.arguments(operation.inputs, scope, where).value("pred")
         block = operation.blocks[0 if self.truth(predicate, "'pred'", where) else 1]
         return self.typed(operation.outputs, self.block(block, Scope(scope)), where)
 
     def while_loop(self, operation: Operation, scope: Scope, where: Callable[[], str]) -> tuple[Value, ...]:
-        carried = self.arguments(operation, scope, where).values("loop_vars")
+        carried = self.arguments(operation.inputs, scope, where).values("loop_vars")
         condition, body = operation.blocks
         for _ in range(self.loop_limit):
             (verdict,) = self.block(condition, self.entered(condition, carried, scope, where))

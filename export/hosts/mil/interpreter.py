@@ -170,33 +170,28 @@ class MilProgram:
     def constant(self, name: str, function: str | None = None) -> Tensor:
         """The constant that operations of a function read under `name`, decompressed, in its declared dtype.
 
-        Raises PackageError where the outermost block has no such constant.
+        Raises PackageError where the function has no such constant.
         """
         target = self.function(function)
+        producers = {output.name: operation for operation in self.constants(function) for output in operation.outputs}
+        if name not in producers:
+            raise PackageError(f"{self.package.name}, function '{target.name}': no constant '{name}'")
         executor = Executor(target, self._constants, {}, torch.float32, LOOP_LIMIT, None)
         scope = Scope()
-        # A compressed constant may read others, so all up to the one asked for are defined.
-        for operation in target.block.operations:
-            if operation.type != "const" and not operation.type.startswith("constexpr_"):
-                continue
-            if not self._leads_to(operation, name, target):
-                continue
+
+        def define(wanted: str) -> None:
+            operation = producers[wanted]
+            for reference in operation.references():
+                if reference not in scope.values:
+                    define(reference)
             results = executor.operation(operation, scope, partial(executor.where, operation))
             scope.values.update(zip((output.name for output in operation.outputs), results, strict=True))
-        value = scope.values.get(name)
-        if value is None or isinstance(value, str):
-            raise PackageError(f"{self.package.name}, function '{target.name}': no constant tensor '{name}'")
-        return value.data.clone()
 
-    def _leads_to(self, operation: Operation, name: str, function: Function) -> bool:
-        names = {output.name for output in operation.outputs}
-        if name in names:
-            return True
-        return any(
-            names & set(user.references()) and self._leads_to(user, name, function)
-            for user in function.block.operations
-            if user.type.startswith("constexpr_")
-        )
+        define(name)
+        value = scope.values[name]
+        if isinstance(value, str):
+            raise PackageError(f"{self.package.name}, function '{target.name}': the constant '{name}' is a string")
+        return value.data.clone()
 
 
 def run_mlpackage(

@@ -73,7 +73,7 @@ def _conv(a: Arguments) -> Tensor:
     x = F.pad(x, [size for i in reversed(range(spatial)) for size in pad[2 * i : 2 * i + 2]])
     bias = a.wide("bias") if a.has("bias") else None
     convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[spatial]
-    return convolve(x, weight, bias, strides, 0, dilations, a.integer("groups", 1))  # type: ignore[operator]
+    return convolve(x, weight, bias, strides, 0, dilations, a.integer("groups", 1))
 
 
 @operator("scaled_dot_product_attention", result=like("query", "key", "value"))

@@ -186,6 +186,8 @@ class _Reader:
         for key, value in message.attributes.items():
             if key != "name":
                 inputs[key] = (self.value(value, title),)
+        if message.type in ("cond", "while_loop") and len(message.blocks) != 2:
+            raise PackageError(f"{self.where}: {message.type} '{title}' has {len(message.blocks)} blocks, want 2")
         declared = tuple(Named(item.name, self.tensor_type(item.type, item.name)) for item in outputs)
         if message.type == "const" and (len(declared) != 1 or len(inputs.get("val", ())) != 1):
             raise PackageError(f"{self.where}: the constant '{title}' has no single value")
@@ -237,8 +239,9 @@ class _Reader:
         return Immediate(declared, data)
 
     def check_names(self, block: Block, known: set[str]) -> None:
-        """Every name must be defined before it is read: a program that was edited by hand may break that."""
-        known = known | {item.name for item in block.inputs}
+        """Every name must be defined once, before it is read: a program that was edited by hand may break that."""
+        own = {item.name for item in block.inputs}
+        known = known | own
         for operation in block.operations:
             for arguments in operation.inputs.values():
                 for argument in arguments:
@@ -249,7 +252,11 @@ class _Reader:
                         )
             for nested in operation.blocks:
                 self.check_names(nested, known)
-            known.update(output.name for output in operation.outputs)
+            for output in operation.outputs:
+                if output.name in own:
+                    raise PackageError(f"{self.where}: '{output.name}' is defined twice")
+                own.add(output.name)
+            known |= own
         for name in block.outputs:
             if name not in known:
                 raise PackageError(f"{self.where}: the output '{name}' is defined by nothing")

@@ -156,8 +156,11 @@ def like(*names: str) -> Callable[[Arguments], DType]:
     """The common dtype of the named parameters. Absent ones do not count, differing ones are an error."""
 
     def rule(a: Arguments) -> DType:
-        first, *rest = [value for name in names if a.has(name) for value in a.values(name)]
-        for value in rest:
+        present = [value for name in names if a.has(name) for value in a.values(name)]
+        if not present:
+            raise a.fail(f"parameter '{names[0]}' is missing")
+        first = present[0]
+        for value in present[1:]:
             if value.dtype != first.dtype:
                 parameters = ", ".join(f"'{name}'" for name in names)
                 raise DeclarationError(

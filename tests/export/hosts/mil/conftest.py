@@ -19,6 +19,7 @@ import torch
 from export.hosts.mil.dtypes import BOOL, BY_NAME, INT32, DType, round_to
 from export.hosts.mil.executor import OPERATOR_MODULES
 from export.hosts.mil.interface import as_tensor
+from export.hosts.mil.package import Package
 from export.hosts.mil.registry import OPERATORS, Arguments, Value
 
 assert OPERATOR_MODULES  # importing the executor fills OPERATORS
@@ -67,11 +68,17 @@ def mil() -> SimpleNamespace:
         warnings.simplefilter("ignore")
         import coremltools as ct
         from coremltools.converters.mil.mil import Builder as mb
-        from coremltools.converters.mil.mil import Function, types
+        from coremltools.converters.mil.mil import Function, get_new_symbol, types
         from coremltools.libmilstoragepython import _BlobStorageReader, _BlobStorageWriter
 
     return SimpleNamespace(
-        ct=ct, mb=mb, types=types, Function=Function, Reader=_BlobStorageReader, Writer=_BlobStorageWriter
+        ct=ct,
+        mb=mb,
+        types=types,
+        Function=Function,
+        symbol=get_new_symbol,
+        Reader=_BlobStorageReader,
+        Writer=_BlobStorageWriter,
     )
 
 
@@ -100,12 +107,13 @@ def inferred(mil: SimpleNamespace) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def save(mil: SimpleNamespace) -> Callable[..., Path]:
-    """Serializes an `mb.program` as it stands (no graph passes) and returns the package's path."""
+    """Serializes an `mb.program` as it stands (no graph passes unless asked) and returns the package's path."""
 
-    def run(program: Any, path: Path, target: str = "iOS18", passes: bool = False) -> Path:
+    def run(program: Any, path: Path, target: str = "iOS18", passes: bool = False, **options: Any) -> Path:
+        if not passes:
+            options["pass_pipeline"] = mil.ct.PassPipeline.EMPTY
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            options = {} if passes else {"pass_pipeline": mil.ct.PassPipeline.EMPTY}
             model = mil.ct.convert(
                 program,
                 minimum_deployment_target=getattr(mil.ct.target, target),
@@ -115,5 +123,32 @@ def save(mil: SimpleNamespace) -> Callable[..., Path]:
             )
             model.save(str(path))
         return path
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def edit() -> Callable[..., None]:
+    """Rewrites the specification of a package: `edit(path, lambda spec: ...)`."""
+
+    def run(path: Path, change: Callable[[Any], Any]) -> None:
+        package = Package(path)
+        change(package.spec)
+        package.model_path.write_bytes(package.spec.SerializeToString())
+
+    return run
+
+
+def main_block(spec: Any) -> Any:
+    function = spec.mlProgram.functions["main"]
+    return function.block_specializations[function.opset]
+
+
+@pytest.fixture(scope="session")
+def find() -> Callable[..., Any]:
+    """The first operation of a type in the main function's block of a protobuf specification."""
+
+    def run(spec: Any, kind: str) -> Any:
+        return next(operation for operation in main_block(spec).operations if operation.type == kind)
 
     return run

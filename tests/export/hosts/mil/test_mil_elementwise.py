@@ -41,7 +41,9 @@ def test_unary_equals_torch_rounded_once(kernel: Any, name: str, dtype: torch.dt
     x = (POSITIVE if name == "sqrt" else X).to(dtype)
     result = kernel(name, x=x)
     assert result.dtype is dtype
-    torch.testing.assert_close(result, reference(x.float()).to(dtype), rtol=1e-3 if dtype is torch.float16 else 1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        result, reference(x.float()).to(dtype), rtol=1e-3 if dtype is torch.float16 else 1e-6, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("name", sorted(TORCH_BINARY))

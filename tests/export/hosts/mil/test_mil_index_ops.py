@@ -169,7 +169,11 @@ def slices(draw: st.DrawFn) -> tuple[np.ndarray, dict[str, Any], tuple[Any, ...]
         options["end_mask"].append(no_end)
         options["squeeze_mask"].append(squeeze)
         index.append(first if squeeze else slice(None if no_begin else first, None if no_end else last, step))
-    return counted(shape), {key: np.array(value, bool if "mask" in key else np.int32) for key, value in options.items()}, tuple(index)
+    return (
+        counted(shape),
+        {key: np.array(value, bool if "mask" in key else np.int32) for key, value in options.items()},
+        tuple(index),
+    )
 
 
 @given(case=slices())

@@ -15,7 +15,7 @@ I = RNG.integers(1, 9, (2, 3, 4)).astype(np.int32)  # noqa: E741
 B = F > 0
 Y = P[:, :1, :]
 
-UNARY = [
+UNARY: list[tuple[str, dict[str, Any]]] = [
     *((name, {"x": F}) for name in ("abs", "ceil", "cos", "erf", "exp", "exp2", "floor", "relu", "relu6", "round",
                                     "sigmoid", "sign", "sin", "softplus", "softsign", "square", "tanh", "tan", "atan")),
     *((name, {"x": U}) for name in ("acos", "asin", "atanh", "cosh", "sinh")),
@@ -40,10 +40,13 @@ UNARY = [
     ("identity", {"x": F}),
     ("softmax", {"x": F, "axis": 1}),
 ]  # fmt: skip
-BINARY = [
-    *((name, {"x": P, "y": Y}) for name in ("add", "sub", "mul", "real_div", "pow", "maximum", "minimum", "mod", "floor_div")),
-    *((name, {"x": I, "y": I[:, :1, ::-1].copy()}) for name in ("add", "sub", "mul", "maximum", "minimum", "mod", "floor_div")),
-    *((name, {"x": I, "y": I[:, :1, :]}) for name in ("equal", "not_equal", "greater", "greater_equal", "less", "less_equal")),
+FLOAT_BINARY = ("add", "sub", "mul", "real_div", "pow", "maximum", "minimum", "mod", "floor_div")
+INTEGER_BINARY = ("add", "sub", "mul", "maximum", "minimum", "mod", "floor_div")
+COMPARISONS = ("equal", "not_equal", "greater", "greater_equal", "less", "less_equal")
+BINARY: list[tuple[str, dict[str, Any]]] = [
+    *((name, {"x": P, "y": Y}) for name in FLOAT_BINARY),
+    *((name, {"x": I, "y": I[:, :1, ::-1].copy()}) for name in INTEGER_BINARY),
+    *((name, {"x": I, "y": I[:, :1, :]}) for name in COMPARISONS),
     *((name, {"x": B, "y": B[:1]}) for name in ("logical_and", "logical_or", "logical_xor")),
     ("select", {"cond": B, "a": F, "b": P}),
     ("matmul", {"x": F, "y": F, "transpose_y": True}),
@@ -52,7 +55,7 @@ BINARY = [
     ("scaled_dot_product_attention", {"query": F, "key": P, "value": F, "attn_mask": np.tril(np.ones((3, 3), bool))}),
     ("layer_norm", {"x": F, "axes": [-1], "gamma": F[0, 0], "beta": F[0, 1], "epsilon": np.float32(1e-3)}),
 ]  # fmt: skip
-REDUCE = [
+REDUCE: list[tuple[str, dict[str, Any]]] = [
     (f"reduce_{name}", {"x": x, "axes": axes, "keep_dims": keep})
     for name in ("sum", "mean", "max", "min", "prod", "sum_square", "l1_norm", "l2_norm", "log_sum")
     for x, axes, keep in ((P, [1], False), (P, [-1, 0], True))
