@@ -1,1 +1,1 @@
-"""Training of the embedded model: corpus, optimisers, trainer, evaluation. Nothing else of the repository imports it."""
+"""Training of the embedded model: corpus, optimisers, trainer, evaluation. Nothing of the repository imports it."""

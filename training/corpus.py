@@ -19,7 +19,7 @@ import importlib.util
 import json
 import platform
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,8 @@ PACKAGES = {
     "typer": ("typer", "MIT", 400_000, 0),
 }
 _SKIPPED = frozenset(
-    "site-packages test tests testing idle_test encodings lib2to3 __pycache__ pydoc_data turtledemo _vendor vendored".split()
+    "site-packages dist-packages test tests testing idle_test encodings lib2to3 __pycache__ pydoc_data turtledemo "
+    "_vendor vendored".split()
 )
 _LEAST, _MOST = 400, 300_000
 _OVERLAP = 0.2
@@ -62,8 +63,7 @@ def gather() -> list[Document]:
     documents = [*folder_documents(library, "stdlib"), *topics()]
     for module in PACKAGES:
         documents += package_documents(module)
-    seen: set[str] = set()
-    return [d for d in documents if not (d.text in seen or seen.add(d.text))]  # type: ignore[func-returns-value]
+    return list({d.text: d for d in reversed(documents) if SEPARATOR not in d.text}.values())[::-1]
 
 
 def folder_documents(folder: Path, prefix: str) -> list[Document]:
@@ -127,7 +127,7 @@ def documentation(source: str) -> str:
 
 def split(documents: Iterable[Document]) -> dict[str, list[Document]]:
     """Documents by split, each in hash order. Training documents that repeat held-out lines are dropped."""
-    named = dict(reversed(line.split(maxsplit=1)) for line in _split_lines())
+    named = named_documents()
     parts: dict[str, list[Document]] = {name: [] for name in SPLITS}
     for document in sorted(documents, key=lambda d: _hash(d.name)):
         parts[split_of(document.name, named)].append(document)
@@ -189,16 +189,15 @@ def prepare(out: Path, vocabulary: int) -> None:
             "tokens": len(tokens),
             "sha256": hashlib.sha256(tokens.tobytes()).hexdigest(),
         }
-        print(
-            f"{name}: {len(parts[name])} documents, {size:,} bytes, {len(tokens):,} tokens ({size / len(tokens):.2f} bytes each)"
-        )
+        print(f"{name}: {len(parts[name])} documents, {size:,} bytes, {len(tokens):,} tokens")
     (out / "corpus.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 
-def _split_lines() -> Iterator[str]:
-    for line in Path(__file__).with_name("splits.txt").read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#"):
-            yield line
+def named_documents() -> dict[str, str]:
+    """Document name -> split, in the order of `splits.txt`."""
+    lines = Path(__file__).with_name("splits.txt").read_text(encoding="utf-8").splitlines()
+    pairs = (line.split(maxsplit=1) for line in lines if line and not line.startswith("#"))
+    return {name: part for part, name in pairs}
 
 
 def _hash(name: str) -> str:

@@ -23,9 +23,11 @@ def trapezoid(step: int, progress: float) -> float:
 
 
 def optimisers(model: nn.Module, muon_rate: float, embedding_rate: float) -> list[torch.optim.Optimizer]:
-    """Muon and AdamW over disjoint parameters; the injection and its read-out learn at half the embeddings' rate."""
+    """Muon and AdamW over what is not frozen; the injection and its read-out learn at half the embeddings' rate."""
     matrices, tables, injection = [], [], []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if "adapter" in name or name.startswith("transformer.C."):
             injection.append(parameter)
         elif "wte" in name or "value_embeds" in name or "lm_head" in name or parameter.dim() < 2:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from tokenizers import Tokenizer
 
 from parcae_mobile.config import ParcaeConfig
@@ -123,16 +123,11 @@ class Run:
 def train(run: Run, tokenizer: Path, windows: torch.Tensor | None = None, stop_after: int | None = None) -> None:
     """Run to the end (or for `stop_after` steps), saving as it goes. `windows` are text for the validation loss."""
     console = Console(file=sys.stderr)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:.1f} %"),
-        TimeRemainingColumn(),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     first, last_saved, last_checked, smooth = run.step, run.seconds, run.seconds, None
     tokens_per_step = run.recipe.batch * run.recipe.sequence
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("training", total=1.0, completed=run.progress)
+        task = bar.add_task("training", total=1.0)
         while run.progress < 1 and (stop_after is None or run.step - first < stop_after):
             begun = time.perf_counter()
             loss = run.advance()
@@ -181,20 +176,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--muon-rate", type=float, default=Recipe.muon_rate)
     parser.add_argument("--embedding-rate", type=float, default=Recipe.embedding_rate)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument(
-        "--long-share", type=float, default=0.15, help="last part of the run with windows twice as long"
-    )
-    parser.add_argument(
-        "--compile", action="store_true", help="torch.compile: about 1.4 times as fast after two minutes"
-    )
+    parser.add_argument("--long-share", type=float, default=0.15, help="last part, with windows twice as long")
+    parser.add_argument("--compile", action="store_true", help="torch.compile: 1.4 times as fast after a minute")
     parser.add_argument("--fp32", action="store_true", help="no bf16 products")
     parser.add_argument("--resume", action="store_true", help="go on from the state in --out")
     return parser.parse_args()
 
 
 def main() -> None:
-    # Under autocast the coda's norm reads bf16 with fp32 weights, which is meant.
-    warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
+    quiet_norms()
     options = arguments()
     if (options.minutes is None) == (options.steps is None):
         raise SystemExit("give the length of the run: either --minutes or --steps")
@@ -227,6 +217,11 @@ def main() -> None:
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", file=sys.stderr, flush=True)
     windows = even_windows(read_tokens(options.corpus, "calibration"), 256, 32).to(options.device)
     train(run, tokenizer, windows)
+
+
+def quiet_norms() -> None:
+    """Silence the note that under autocast the coda's norms read bf16 with fp32 weights, which is meant."""
+    warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
 
 
 def _resumed(folder: Path, config: ParcaeConfig) -> Parcae:
