@@ -3,9 +3,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SETUP := .venv/.installed
-export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test lint suite acceptance clean
+.PHONY: demo test lint suite acceptance bench clean
 
 $(SETUP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -27,7 +26,15 @@ lint: $(SETUP)
 	$(BIN)/mypy
 
 suite: $(SETUP)
-	$(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+# The full matrix of forms, presets and loop counts: minutes, not part of `make test`.
+acceptance: $(SETUP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m acceptance
+
+# Memory and speed of the 140M shape with random weights; the table is kept in build/bench/bench.json.
+bench: $(SETUP)
+	OMP_NUM_THREADS=1 $(BIN)/parcae-export bench
 
 clean:
 	rm -rf .venv dist build *.egg-info

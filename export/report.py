@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from parcae_mobile.manifest import Manifest, Verdict
+
+if TYPE_CHECKING:
+    from .bench import Measurement, Memory
 
 
 def print_artifact(console: Console, path: str, manifest: Manifest, problems: list[str]) -> None:
@@ -91,6 +95,37 @@ def print_model(console: Console, described: dict[str, Any]) -> None:
     console.print(f"  relative state change by loop ({described['state_change_text']}): {changes}")
     for note in described["notes"]:
         console.print(f"  note: {note}")
+
+
+def print_bench(console: Console, speed: Sequence[Measurement], memory: Sequence[Memory]) -> None:
+    """Memory by artifact and loop count, then speed by context, with each row's ratio to the first variant's."""
+    columns = ["artifact", "form", "T", "libraries", "loaded", "end", "cache", "end - cache"]
+    rows = [
+        [m.artifact, m.loop_form, str(m.loops), *(megabytes(b) for b in (m.libraries, m.loaded, m.end, m.cache, m.net))]
+        for m in memory
+    ]
+    print_rows(console, f"resident memory, {memory[0].prompt} + {memory[0].tokens} tokens", columns, rows)
+    base = {}
+    for row in speed:
+        base.setdefault((row.context, row.loops), row.decode_ms)
+    print_rows(
+        console,
+        "speed, medians",
+        ["artifact", "form", "context", "T", "decode ms", "ratio", "tokens/s", "prefill ms"],
+        [
+            [
+                row.artifact,
+                row.loop_form,
+                str(row.context),
+                str(row.loops),
+                f"{row.decode_ms:.2f}",
+                f"{row.decode_ms / base[row.context, row.loops]:.2f}",
+                f"{1e3 / row.decode_ms:.0f}",
+                f"{row.prefill_ms:.0f}",
+            ]
+            for row in speed
+        ],
+    )
 
 
 def print_rows(console: Console, title: str, columns: list[str], rows: list[list[str]]) -> None:
