@@ -237,6 +237,7 @@ def reference(
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
     random_weights: Annotated[bool, typer.Option(help="Draw seeded weights for a released shape.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    arithmetic: Annotated[str, typer.Option(help="fp32; tf32 and bf16 only to be compared with it.")] = "fp32",
     text: Annotated[Path | None, typer.Option(help="UTF-8 text instead of the held-out one.")] = None,
     output: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("reference.npz"),
     force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
@@ -256,7 +257,7 @@ def reference(
         if as_json:
             _print_json(
                 {
-                    "devices": [first.device, second.device],
+                    "references": [first.label, second.label],
                     "by_loops": {str(count): distance.to_dict() for count, distance in distances.items()},
                 }
             )
@@ -265,19 +266,19 @@ def reference(
             [str(t), f"{d.max_abs:.2e}", f"{d.kl_mean:.2e}", f"{d.top1:.2%}", str(d.flips)]
             for t, d in distances.items()
         ]
-        print_rows(out, f"{second.device} against {first.device}", ["T", "max |diff|", "KL", "top-1", "flips"], rows)
+        print_rows(out, f"{second.label} against {first.label}", ["T", "max |diff|", "KL", "top-1", "flips"], rows)
         return
     if device not in ("cpu", "cuda"):
         raise UsageError(f"--device {device}: choose cpu or cuda")
     if output.exists() and not force:
         raise OutputExistsError(f"{output} exists; add --force or choose another --out")
     source = open_source(model, revision, random_weights)
-    made = make_reference(source.model, source.text("heldout", text, 128), device)
+    made = make_reference(source.model, source.text("heldout", text, 128), device, arithmetic=arithmetic)
     save_reference(made, output)
     if as_json:
         _print_json({"reference": str(output), "sha256": made.sha256, **made.provenance})
     else:
-        where = f"{made.device} ({made.provenance['device_name']})"
+        where = f"{made.label} ({made.provenance['device_name']})"
         out.print(f"{output}: {where}, T in {sorted(made.logits)}, {made.sha256[:16]}")
 
 

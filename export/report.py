@@ -105,7 +105,7 @@ def print_bench(console: Console, speed: Sequence[Measurement], memory: Sequence
         for m in memory
     ]
     print_rows(console, f"resident memory, {memory[0].prompt} + {memory[0].tokens} tokens", columns, rows)
-    base = {}
+    base: dict[tuple[int, int], float] = {}
     for row in speed:
         base.setdefault((row.context, row.loops), row.decode_ms)
     print_rows(

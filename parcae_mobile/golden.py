@@ -5,12 +5,14 @@
     check_same_subject(reference, model, text)             # other weights, text or state: refused
     floor = distance_to_local(reference, model)            # is this machine's fp32 the same, up to rounding?
 
-fp32, TF32 off, the math attention kernel, deterministic algorithms, zero initial state, fixed text.
+fp32, TF32 off, the math attention kernel, deterministic algorithms, zero initial state, fixed text. The other
+arithmetics (`tf32`, `bf16`) exist to know how far they are from fp32; a file made with one never serves a gate.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import platform
@@ -24,7 +26,7 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .errors import CheckpointError, ReferenceMismatchError, ToolMissingError
+from .errors import CheckpointError, ReferenceMismatchError, ToolMissingError, UsageError
 from .model import Parcae
 from .parity import LOOPS, Distance, compare, greedy, sweep
 from .text import TokenText
@@ -34,6 +36,7 @@ POSITIONS = 128
 GREEDY_TOKENS = 64
 PROMPT_TOKENS = 16
 LARGE_VOCABULARY = 8192
+ARITHMETICS = ("fp32", "tf32", "bf16")
 NOISE_FLOOR_MAX_ABS = 1e-4
 NOISE_FLOOR_KL = 1e-6
 
@@ -62,13 +65,18 @@ class Reference:
     def device(self) -> str:
         return str(self.provenance["device"])
 
+    @property
+    def label(self) -> str:
+        """Device and arithmetic, for tables."""
+        return f"{self.device} {self.provenance['arithmetic']}"
+
 
 @contextlib.contextmanager
-def exact_arithmetic(device: str) -> Iterator[None]:
-    """fp32 without TF32, the math attention kernel and deterministic algorithms; earlier settings come back."""
+def exact_arithmetic(device: str, tf32: bool = False) -> Iterator[None]:
+    """TF32 off (unless asked for), the math attention kernel, deterministic algorithms; earlier settings come back."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = (matmul.allow_tf32, cudnn.allow_tf32, torch.are_deterministic_algorithms_enabled())
-    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    matmul.allow_tf32 = cudnn.allow_tf32 = tf32
     torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
     try:
         with sdpa_kernel(SDPBackend.MATH):
@@ -78,8 +86,21 @@ def exact_arithmetic(device: str) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[2])
 
 
-def make_reference(model: Parcae, text: TokenText, device: str = "cpu", loops: Sequence[int] = LOOPS) -> Reference:
-    """Run the fp32 model over the first positions of `text`. Raises `ToolMissingError` without the device asked for."""
+def make_reference(
+    model: Parcae,
+    text: TokenText,
+    device: str = "cpu",
+    loops: Sequence[int] = LOOPS,
+    arithmetic: str = "fp32",
+) -> Reference:
+    """Run the model over the first positions of `text`. Raises `ToolMissingError` without the device asked for.
+
+    Vocabularies above 8192 get fewer loop counts, so that the file stays small.
+    """
+    if arithmetic not in ARITHMETICS:
+        raise UsageError(f"--arithmetic {arithmetic}: choose one of {', '.join(ARITHMETICS)}")
+    if arithmetic == "tf32" and device != "cuda":
+        raise UsageError("--arithmetic tf32 exists on CUDA devices only; add --device cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise ToolMissingError(
             "--device cuda: this machine has no CUDA device; use --device cpu, which says so in the file"
@@ -87,24 +108,27 @@ def make_reference(model: Parcae, text: TokenText, device: str = "cpu", loops: S
     if model.config.padded_vocab_size > LARGE_VOCABULARY:
         loops = [count for count in loops if count in (1, 8)] or list(loops)[:1]
     ids = text.ids[: min(POSITIONS, model.config.context)]
-    placed = model.to(device)
-    try:
-        with exact_arithmetic(device), torch.no_grad():
-            logits = {count: out[0].cpu().numpy() for count, _, out in sweep(placed, ids[None].to(device), loops)}
-            tokens = min(GREEDY_TOKENS, model.config.context - PROMPT_TOKENS)
-            chosen = {count: greedy(placed, ids[:PROMPT_TOKENS].tolist(), tokens, count) for count in loops}
-            states = placed.states(ids[None].to(device), max(loops))
-            norms = [float(state.norm(dim=-1).mean()) for state in states]
-    finally:
-        model.to("cpu")
+    weights = weights_sha256(model)
+    dtype = torch.bfloat16 if arithmetic == "bf16" else torch.float32
+    placed = model
+    if (device, dtype) != ("cpu", torch.float32):
+        placed = copy.deepcopy(model).to(device, dtype)
+        placed.rope = model.rope.to(device)  # positions stay fp32, as the original rotates in fp32
+    with exact_arithmetic(device, tf32=arithmetic == "tf32"), torch.no_grad():
+        logits = {count: out[0].float().cpu().numpy() for count, _, out in sweep(placed, ids[None].to(device), loops)}
+        tokens = min(GREEDY_TOKENS, model.config.context - PROMPT_TOKENS)
+        chosen = {count: greedy(placed, ids[:PROMPT_TOKENS].tolist(), tokens, count) for count in loops}
+        states = placed.states(ids[None].to(device), max(loops))
+        norms = [float(state.float().norm(dim=-1).mean()) for state in states]
     provenance = {
         "format": FORMAT,
         "device": device,
         **_device_details(device),
         "torch": torch.__version__.split("+")[0],
-        "arithmetic": "fp32, TF32 off, math attention, deterministic algorithms",
+        "arithmetic": arithmetic,
+        "settings": "math attention, deterministic algorithms",
         "initial_state": "zero",
-        "weights_sha256": weights_sha256(model),
+        "weights_sha256": weights,
         "text": text.source,
         "text_sha256": hashlib.sha256(ids.numpy().astype("<i8").tobytes()).hexdigest(),
     }
@@ -173,6 +197,10 @@ def check_same_subject(reference: Reference, model: Parcae, text: TokenText | No
         )
     if reference.provenance.get("weights_sha256") != weights_sha256(model):
         raise ReferenceMismatchError("the reference was made for other weights; make it again for this model")
+    if reference.provenance.get("arithmetic") != "fp32":
+        raise ReferenceMismatchError(
+            f"a reference in {reference.provenance.get('arithmetic')} judges nothing; make one in fp32"
+        )
     if reference.provenance.get("initial_state") != "zero":
         raise ReferenceMismatchError("the reference has another initial state than zero; make it again")
     if text is not None and not np.array_equal(reference.input_ids, text.ids[: len(reference.input_ids)].numpy()):

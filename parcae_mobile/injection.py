@@ -35,10 +35,10 @@ class DiagonalInjection(nn.Module):
 
     def prepare(self, embedded: Tensor) -> Tensor:
         """(batch, sequence, width) -> (batch, sequence, state): the part that no loop changes."""
-        return self.dt() * linear(embedded, self.B)
+        return (self.dt() * linear(embedded, self.B)).to(embedded.dtype)
 
     def forward(self, state: Tensor, injected: Tensor) -> Tensor:
-        return self.decay() * state + injected
+        return (self.decay() * state + injected).to(state.dtype)
 
 
 class LinearInjection(nn.Module):

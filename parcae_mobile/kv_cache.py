@@ -43,7 +43,7 @@ def rotate(x: Tensor, rope: Tensor) -> Tensor:
 def place(x: Tensor, rope: Tensor | None, normalise: bool) -> Tensor:
     """RoPE, then QK-norm (no weight, machine epsilon), in the original's order. The two commute up to rounding."""
     if rope is not None:
-        x = rotate(x, rope)
+        x = rotate(x.float(), rope).to(x.dtype)
     return F.rms_norm(x, (x.shape[-1],)) if normalise else x
 
 
