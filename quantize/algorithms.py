@@ -20,6 +20,7 @@ from parcae_mobile.model import Parcae
 from parcae_mobile.text import TokenText
 
 from .apply import Progress, QuantizedModel, Quantizer, quantize_model, rtn
+from .distill import distill
 from .gptq import DAMPING, HessianError, quantize_gptq
 from .hessians import BYTES_AT_ONCE, collect_hessians, input_of, passes
 from .hqq import quantize_hqq
@@ -63,8 +64,6 @@ def quantize_with(
     if distill_steps:
         if calibration is None:
             raise UsageError("--distill needs calibration text; give --calibration FILE")
-        from .distill import distill  # optional step
-
         quantized = distill(model, quantized, calibration, distill_steps, seed, progress)
     return quantized
 

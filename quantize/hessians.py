@@ -19,12 +19,10 @@ from torch import Tensor, nn
 from parcae_mobile.errors import TensorValueError, TextError
 from parcae_mobile.model import Parcae, check_loops
 
+from .apply import Progress
+
 TOKENS_AT_ONCE = 2048
 BYTES_AT_ONCE = 2 * 1024**3  # moments that are held together; beyond it the text is read again for the rest
-
-Progress = Callable[[str, int, int], None]
-Done = Callable[[str, Tensor], None]
-
 
 def calibration_loops(model: Parcae) -> int:
     """Loops of a calibration pass: those that the model was trained with on average, and at least 8."""
