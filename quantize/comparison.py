@@ -20,26 +20,33 @@ from parcae_mobile.parity import Distance
 
 from .algorithms import quantize_with
 from .apply import Progress, quantize_model
-from .compression import HeldOut
+from .compression import HeldOut, growth
 from .planning import COMPONENTS, component, plan_table, total_bytes
 from .recipe import INJECTION_MATRICES, Budget, Recipe, Rule
 
 
-
 @dataclass(frozen=True)
 class RecipePoint:
-    """One recipe made by one algorithm, measured at the loop count `loops`."""
+    """One recipe made by one algorithm; `loops` is the loop count that it is summed up by."""
 
     recipe: str
     algorithm: str
     nbytes: int
     float_bytes: int
     loops: int
-    distance: Distance
-    growth: float | None  # KL after the most loops over KL after 4
+    by_loops: dict[int, Distance]
+
+    @property
+    def distance(self) -> Distance:
+        return self.by_loops[self.loops]
+
+    @property
+    def growth(self) -> float | None:
+        """KL after the most loops over KL after 4, see `growth`."""
+        return growth(self.by_loops)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"growth": self.growth}
 
 
 @dataclass(frozen=True)
@@ -71,12 +78,8 @@ def compare_recipes(
         quantized = quantize_with(model, recipe, algorithm, calibration)
         distances, _ = held_out.measure(quantized.model)
         table = plan_table(recipe, model)
-        most, start = max(distances), distances.get(4)
-        growth = distances[most].kl_mean / start.kl_mean if start and start.kl_mean > 0 and most > 4 else None
         floats = sum(row.float_bytes for row in table)
-        points.append(
-            RecipePoint(recipe.name, quantized.algorithm, total_bytes(table), floats, loops, distances[loops], growth)
-        )
+        points.append(RecipePoint(recipe.name, quantized.algorithm, total_bytes(table), floats, loops, distances))
         if progress is not None:
             progress(f"{recipe.name}, {quantized.algorithm}", number, len(cells))
     return points

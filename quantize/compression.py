@@ -40,11 +40,7 @@ class CompressionVerdict:
 
     @property
     def growth(self) -> float | None:
-        """KL after the most loops over KL after 4: above 1 an error compounds. None without both."""
-        most = max(self.by_loops)
-        if most <= 4 or 4 not in self.by_loops or self.by_loops[4].kl_mean <= 0:
-            return None
-        return self.by_loops[most].kl_mean / self.by_loops[4].kl_mean
+        return growth(self.by_loops)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -107,6 +103,14 @@ def judge(held_out: HeldOut, model: Parcae, budget: Budget, real: bool) -> Compr
     distances, errors = held_out.measure(model)
     failures = [line for loops, distance in distances.items() for line in _failures(loops, distance, budget)]
     return CompressionVerdict(not failures if real else None, distances, errors, budget, failures if real else [], real)
+
+
+def growth(by_loops: dict[int, Distance]) -> float | None:
+    """KL after the most loops over KL after 4: above 1 an error compounds. None without both, or where both are 0."""
+    most, start = max(by_loops), by_loops.get(4)
+    if most <= 4 or start is None or start.kl_mean <= 0:
+        return None
+    return by_loops[most].kl_mean / start.kl_mean
 
 
 def budget_at(budget: Budget, loops: int) -> Budget:

@@ -25,7 +25,7 @@ from .recipe import INJECTION_MATRICES, POLES
 from .tensor import QuantizedTensor, on_scale_grid
 
 WINDOWS_PER_STEP = 4
-RATE = 2e-3  # of Adam, on log scales and on norms as shares of their mean size
+RATE = 3e-3  # of Adam, on log scales and on norms as shares of their mean size
 WARM_UP = 5  # steps
 
 
@@ -76,9 +76,7 @@ class _Student:
         self.factors = {name: torch.zeros_like(t.scales, requires_grad=True) for name, t in self.tensors.items()}
         allowed = (*POLES, *INJECTION_MATRICES) if quantized.recipe.train_injection else ()
         self.floats = {
-            name: own[name].detach()
-            for name in own
-            if name not in self.tensors and (name in allowed or _is_norm(name))
+            name: own[name].detach() for name in own if name not in self.tensors and (name in allowed or _is_norm(name))
         }
         self.sizes = {name: values.abs().mean().clamp_min(1e-3) for name, values in self.floats.items()}
         self.offsets = {name: torch.zeros_like(values, requires_grad=True) for name, values in self.floats.items()}

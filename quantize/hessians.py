@@ -24,6 +24,7 @@ from .apply import Progress
 TOKENS_AT_ONCE = 2048
 BYTES_AT_ONCE = 2 * 1024**3  # moments that are held together; beyond it the text is read again for the rest
 
+
 def calibration_loops(model: Parcae) -> int:
     """Loops of a calibration pass: those that the model was trained with on average, and at least 8."""
     return max(8, model.config.mean_recurrence)

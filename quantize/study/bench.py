@@ -1,0 +1,73 @@
+"""What all measurements share: a model, its held-out windows with one reference run at T=8, its calibration text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from parcae_mobile.checkpoint import load_model
+from parcae_mobile.model import Parcae
+from parcae_mobile.parity import Distance
+from parcae_mobile.text import TokenText, text_ids
+
+from ..algorithms import draw_windows
+from ..apply import QuantizedModel, Quantizer, quantize_model
+from ..compression import HeldOut
+from ..recipe import Recipe
+
+WINDOWS, LENGTH, LOOPS = 32, 256, 8
+
+
+@dataclass
+class Bench:
+    """Distances are at T=8 on 32 windows of 256 held-out tokens, against the fp32 model."""
+
+    model: Parcae
+    windows: Tensor
+    text: TokenText
+    held_out: HeldOut
+
+    @classmethod
+    def open(cls, folder: Path) -> Bench:
+        model = load_model(folder)
+        vocabulary = model.config.vocab_size
+        windows = text_ids(folder, "heldout", vocab_size=vocabulary, least=WINDOWS * (LENGTH + 1))
+        text = text_ids(folder, "calibration", vocab_size=vocabulary, least=2**16)
+        chosen = windows.windows(WINDOWS, LENGTH)
+        return cls(model, chosen, text, HeldOut(model, chosen, (LOOPS,)))
+
+    def calibration(self, draw: int = 0, count: int = 32) -> Tensor:
+        return draw_windows(self.text, count, LENGTH, seed=draw)
+
+    def distance(self, model: Parcae) -> Distance:
+        return self.held_out.measure(model)[0][LOOPS]
+
+    def quantize(self, recipe: Recipe, quantizer: Quantizer) -> Distance:
+        return self.distance(quantize_model(self.model, recipe, quantizer).model)
+
+    def weights(self) -> dict[str, Tensor]:
+        return dict(self.model.named_parameters())
+
+
+def asymmetric(recipe: Recipe) -> Recipe:
+    """The recipe with zero points wherever it has fewer than 8 bits."""
+    rules = tuple(replace(rule, symmetric=False) if rule.bits < 8 else rule for rule in recipe.rules)
+    return replace(recipe, name=f"{recipe.name} asymmetric", rules=rules)
+
+
+def spread(found: Sequence[Distance]) -> list[str]:
+    """Cells for several draws: each KL, their mean, half their range as a share of it, mean top-1."""
+    kls = [distance.kl_mean for distance in found]
+    mean = sum(kls) / len(kls)
+    top1 = sum(distance.top1 for distance in found) / len(found)
+    return [*(f"{kl:.5f}" for kl in kls), f"{mean:.5f}", f"{(max(kls) - min(kls)) / 2 / mean:.1%}", f"{top1:.2%}"]
+
+
+def injection_kept(model: Parcae, quantized: QuantizedModel) -> bool:
+    """Whether every tensor of the injection is the checkpoint's, bit for bit."""
+    own, kept = (dict(m.transformer["adapter"].named_parameters()) for m in (model, quantized.model))
+    return all(torch.equal(own[name], kept[name]) for name in own)

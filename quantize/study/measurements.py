@@ -1,0 +1,178 @@
+"""One function for each table of docs/quantization.md that comes from the embedded model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from parcae_mobile.parity import Distance, state_changes
+
+from ..algorithms import gptq_quantizer, hqq, quantize_with, rtn
+from ..apply import with_tensors
+from ..comparison import RecipePoint, compare_recipes, plot_recipes, sensitivity
+from ..compression import HeldOut
+from ..distill import distill
+from ..guard import injection_report, max_decay
+from ..hessians import collect_hessians
+from ..recipe import load_recipe, plan
+from ..rtn import SHRINKS
+from ..tensor import integer_range
+from .bench import LENGTH, LOOPS, Bench, asymmetric, injection_kept, spread
+from .markdown import table
+
+DRAWS = (0, 1, 2)
+DISTILL_STEPS, DISTILL_WINDOWS = 100, 256
+PAIRS = (("rtn", ("fp16", "int8", "int4", "int4-small")), ("gptq", ("int8", "int4", "int4-small")))
+
+
+def recipe_points(bench: Bench) -> list[RecipePoint]:
+    """Presets by rounding and by GPTQ."""
+    held_out, points = HeldOut(bench.model, bench.windows), []
+    for algorithm, names in PAIRS:
+        recipes = [load_recipe(name) for name in names]
+        points += compare_recipes(bench.model, held_out, recipes, bench.calibration(), (algorithm,), LOOPS)
+    return points
+
+
+def recipes(bench: Bench, plot: Path | None = None) -> str:
+    """Presets at five loop counts."""
+    points, rows = recipe_points(bench), []
+    for point in points:
+        d = point.distance
+        kls = " / ".join(f"{distance.kl_mean:.5f}" for distance in point.by_loops.values())
+        tails = [f"{d.kl_sem:.5f}", f"{d.kl_p95:.4f}", f"{d.kl_p99:.4f}", f"{d.top1:.2%}", str(d.flips)]
+        size, growth = f"{point.nbytes / 1e6:.3f}", f"{point.growth or 0:.3f}"
+        rows.append([point.recipe, point.algorithm, size, kls, *tails, f"{d.perplexity_ratio or 0:.4f}", growth])
+    if plot is not None:
+        plot_recipes(points, plot)
+    tails = ["s.e.", "95th", "99th", "top-1", "flips", "perplexity ratio", "KL T=16 / T=4"]
+    return table(["recipe", "algorithm", "MB", "KL at T=1 / 2 / 4 / 8 / 16", *tails], rows)
+
+
+def loops(bench: Bench) -> str:
+    """Hessians of all loops against those of the first, symmetric and asymmetric, over calibration draws."""
+    recipe, found = load_recipe("int4"), dict[tuple[str, str], list[Distance]]()
+    for draw in DRAWS:
+        for hessian, counted in (("first loop", (1,)), ("all loops", None)):
+            names = plan(recipe, bench.model)
+            hessians = collect_hessians(bench.model, bench.calibration(draw), names, counted=counted)
+            for kind, chosen in (("symmetric", recipe), ("asymmetric", asymmetric(recipe))):
+                distance = bench.quantize(chosen, gptq_quantizer(bench.model, hessians, {}, {}))
+                found.setdefault((hessian, kind), []).append(distance)
+    rows = [[hessian, kind, *spread(found[hessian, kind])] for hessian, kind in sorted(found, key=lambda pair: pair[1])]
+    return table(["Hessian", "int4 is", *(f"draw {draw}" for draw in DRAWS), "mean KL", "spread", "top-1"], rows)
+
+
+def without_data(bench: Bench) -> str:
+    """HQQ against rounding, with whole-number zero points and without."""
+    rows = []
+    for recipe in (load_recipe("int4"), load_recipe("int4-small")):
+        for kind, chosen in (("symmetric", recipe), ("asymmetric", asymmetric(recipe))):
+            for name, quantizer in (("rtn", rtn), ("hqq", hqq)):
+                d = bench.quantize(chosen, quantizer)
+                rows.append([recipe.name, kind, name, f"{d.kl_mean:.5f}", f"{d.kl_sem:.5f}", f"{d.top1:.2%}"])
+    return table(["recipe", "int4 is", "algorithm", "KL", "s.e.", "top-1"], rows)
+
+
+def grid(bench: Bench) -> str:
+    """What scales on the bf16 grid cost against free fp32 scales, both rounded to nearest with searched scales."""
+    rows, weights = [], bench.weights()
+    for name in ("int8", "int4", "int4-small"):
+        recipe = load_recipe(name)
+        floats = {}
+        for parameter, rule in plan(recipe, bench.model).items():
+            weight = weights[parameter]
+            floats[parameter] = with_free_scales(weight, rule.bits, rule.groups_for(parameter, weight.shape[1]))
+        free, held = bench.distance(with_tensors(bench.model, {}, floats)), bench.quantize(recipe, rtn)
+        change = f"{held.kl_mean / free.kl_mean - 1:+.1%}"
+        rows.append([name, f"{free.kl_mean:.6f}", f"{held.kl_mean:.6f}", f"{held.kl_sem:.6f}", change])
+    return table(["recipe", "KL, fp32 scales", "KL, bf16 grid", "s.e.", "change"], rows)
+
+
+def with_free_scales(weight: Tensor, bits: int, group_size: int) -> Tensor:
+    """The matrix rounded to nearest with symmetric scales that are any fp32 number."""
+    groups = weight.reshape(weight.shape[0], -1, group_size)
+    low, high = integer_range(bits)
+    best = best_error = None
+    for shrink in SHRINKS[bits]:
+        scale = groups.abs().amax(-1, keepdim=True) * shrink / high
+        rounded = (groups / scale.clamp_min(1e-12)).round().clamp(low, high) * scale
+        error = (rounded - groups).square().sum(-1, keepdim=True)
+        if best is None or best_error is None:
+            best, best_error = rounded, error
+        else:
+            best = rounded.where(error < best_error, best)
+            best_error = error.minimum(best_error)
+    assert best is not None
+    return best.reshape(weight.shape)
+
+
+def calibration(bench: Bench) -> str:
+    """How much calibration text GPTQ needs."""
+    rows = []
+    for count in (8, 32, 128):
+        d = bench.distance(quantize_with(bench.model, load_recipe("int4"), "gptq", bench.calibration(0, count)).model)
+        rows.append([str(count), f"{d.kl_mean:.5f}", f"{d.kl_sem:.5f}", f"{d.top1:.2%}"])
+    return table([f"windows of {LENGTH}", "KL", "s.e.", "top-1"], rows)
+
+
+def distillation(bench: Bench) -> str:
+    """int4 before and after the optional distillation, and whether the injection is still the checkpoint's."""
+    before = quantize_with(bench.model, load_recipe("int4"), "gptq", bench.calibration())
+    started = time.process_time()
+    after = distill(bench.model, before, bench.calibration(1, DISTILL_WINDOWS), DISTILL_STEPS)
+    seconds = time.process_time() - started
+    rows, held_out, base = [], HeldOut(bench.model, bench.windows, (1, 4, 8, 16)), 0.0
+    for name, quantized in (("GPTQ", before), (f"+ {DISTILL_STEPS} steps ({seconds:.0f} s)", after)):
+        found, _ = held_out.measure(quantized.model)
+        base = base or found[LOOPS].kl_mean
+        kls = [f"{found[count].kl_mean:.5f}" for count in held_out.loops]
+        kept = "yes" if injection_kept(bench.model, quantized) else "NO"
+        rows.append([name, *kls, f"{found[LOOPS].kl_mean / base - 1:+.1%}", f"{found[LOOPS].top1:.2%}", kept])
+    kls = [f"KL T={count}" for count in held_out.loops]
+    return table(["int4", *kls, f"change at T={LOOPS}", "top-1", "injection bit-equal"], rows)
+
+
+def guard(bench: Bench) -> str:
+    """What storing the injection in fewer bits would have done, on 8 windows."""
+    held_out = HeldOut(bench.model, bench.windows[:8], (1, 4, 8, 16))
+    rows = [["as it is", "fp32", f"{max_decay(bench.model) or 0:.6f}", "0", *["0"] * (len(held_out.loops) + 1)]]
+    for row in injection_report(held_out):
+        errors = [f"{row.state_errors[count]:.5f}" for count in held_out.loops]
+        changed = [row.stored, row.format, f"{row.max_decay:.6f}", f"{row.max_decay_error:.1e}"]
+        rows.append([*changed, *errors, f"{row.kl[LOOPS]:.1e}"])
+    errors = [f"state error T={count}" for count in held_out.loops]
+    return table(["stored", "as", "max decay", "greatest change of a decay", *errors, f"KL T={LOOPS}"], rows)
+
+
+def components(bench: Bench) -> str:
+    """Each component at int4 alone, rounded to nearest."""
+    rows = []
+    for row in sensitivity(bench.model, bench.held_out, loops=LOOPS):
+        d = row.distance
+        cells = [f"{d.kl_mean:.5f}", f"{d.kl_sem:.5f}", f"{d.top1:.2%}", f"{d.kl_mean / row.parameters * 1e6:.4f}"]
+        rows.append([row.component, f"{row.parameters:,}", *cells])
+    return table(["at int4", "parameters", "KL", "s.e.", "top-1", "KL per million parameters"], rows)
+
+
+def contraction(bench: Bench) -> str:
+    """How fast the loop settles: the relative change of the state from loop to loop."""
+    changes, shown = state_changes(bench.model, bench.windows[:8, :-1], 16), (2, 3, 4, 6, 8, 12, 16)
+    heads = ["loops", *(f"{count - 1} to {count}" for count in shown)]
+    return table(heads, [["state change", *(f"{changes[count - 2]:.4f}" for count in shown)]])
+
+
+MEASUREMENTS: dict[str, Callable[[Bench], str]] = {
+    "recipes": recipes,
+    "loops": loops,
+    "without-data": without_data,
+    "grid": grid,
+    "calibration": calibration,
+    "distillation": distillation,
+    "guard": guard,
+    "components": components,
+    "contraction": contraction,
+}
