@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +88,9 @@ class TracedSlot:
 class FoldedDiagonal(nn.Module):
     """The diagonal injection with `decay` and `dt` computed once, in fp32. `dt` stays apart from `B`."""
 
+    decay: Tensor
+    dt: Tensor
+
     def __init__(self, injection: DiagonalInjection) -> None:
         super().__init__()
         self.register_buffer("decay", injection.decay())
@@ -102,6 +106,9 @@ class FoldedDiagonal(nn.Module):
 
 class FoldedLinear(nn.Module):
     """The linear injection split by columns, so that the embedding's half is computed once and not at each loop."""
+
+    state_weight: Tensor
+    embedded_weight: Tensor
 
     def __init__(self, injection: LinearInjection) -> None:
         super().__init__()
@@ -199,7 +206,7 @@ def trace_stages(model: Parcae) -> dict[str, Stage]:
 
     def trace(name: str, module: _StageModule, stage: str, given: dict[str, Tensor], outputs: list[str]) -> Stage:
         shapes = {"total": None, "positions": {0: chosen}}
-        dynamic = {key: shapes.get(key, {1: sequence}) for key in given}
+        dynamic: dict[str, Any] = {key: shapes.get(key, {1: sequence}) for key in given}
         caches = past(stage)
         kwargs: dict[str, object] = dict(given)
         names = list(given)

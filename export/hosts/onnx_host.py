@@ -6,8 +6,9 @@ logits = host.run(ids, loops=8)                        # (positions, vocabulary)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class OnnxHost(Host):
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        files = {"stages": ("prelude", "recur", "coda"), "scan": ("",)}[loop_form]
+        files = ("prelude", "recur", "coda") if loop_form == "stages" else ("",)
         self._sessions = {
             name: ort.InferenceSession(
                 str(folder / f"model{'_' * bool(name)}{name}.onnx"), options, providers=["CPUExecutionProvider"]
@@ -58,8 +59,10 @@ class OnnxHost(Host):
         state = initial_state
         if state is None:
             state = np.zeros((1, length, self.geometry.state_width), np.float32)
-        step = self._run_stages if self.loop_form == "stages" else self._run_scan
-        logits = step(tokens, total, chosen.astype(np.int64), state.astype(np.float32), loops, on_state)
+        forms = {"stages": self._run_stages, "scan": self._run_scan, "unrolled": self._run_unrolled}
+        logits = forms[self.loop_form](
+            tokens, total, chosen.astype(np.int64), state.astype(np.float32), loops, on_state
+        )
         self.length += length
         return logits[0]
 
@@ -120,8 +123,34 @@ class OnnxHost(Host):
             on_state(loops - 1, final)
         return logits
 
+    def _run_unrolled(
+        self,
+        tokens: np.ndarray,
+        total: np.ndarray,
+        positions: np.ndarray,
+        state: np.ndarray,
+        loops: int,
+        on_state: StateCallback | None,
+    ) -> np.ndarray:
+        session = self._sessions[""]
+        binding = session.io_binding()
+        binding.bind_cpu_input("input_ids", tokens)
+        binding.bind_cpu_input("attention_mask", np.ones((1, int(total)), np.int64))
+        layer = 0
+        for stage, passes in (("prelude", 1), ("core_block", loops), ("coda", 1)):
+            for loop in range(passes):
+                for index in range(self.geometry.layers[stage]):
+                    for part in ("key", "value"):
+                        view = self._cache(stage, index, part)[self.slot_of(stage, loop)]
+                        self._bind(binding, f"{layer}.{part}", view, past="past_key_values")
+                    layer += 1
+        binding.bind_output("logits", "cpu")
+        session.run_with_iobinding(binding)
+        logits = binding.get_outputs()[-1].numpy()
+        return logits if logits.shape[1] == len(positions) else logits[:, positions]
+
     def _call(
-        self, name: str, inputs: dict[str, object], outputs: list[str], stage: str, loop: int
+        self, name: str, inputs: Mapping[str, Any], outputs: list[str], stage: str, loop: int
     ) -> list[ort.OrtValue]:
         """Run one stage on the caches of `loop`; returns its outputs without copying them."""
         session = self._sessions[name]
@@ -147,8 +176,8 @@ class OnnxHost(Host):
         return self._caches[key]
 
     @staticmethod
-    def _bind(binding: ort.IOBinding, name: str, view: np.ndarray) -> None:
+    def _bind(binding: ort.IOBinding, name: str, view: np.ndarray, past: str = "past") -> None:
         """Bind one array as both past and present, so that attention appends in place."""
         place = ("cpu", 0, np.float32, view.shape, view.ctypes.data)
-        binding.bind_input(f"past.{name}", *place)
+        binding.bind_input(f"{past}.{name}", *place)
         binding.bind_output(f"present.{name}", *place)

@@ -82,13 +82,13 @@ class StageLowering:
             self.initializers[name] = self.weights.initializer(name, value)
         return name
 
-    def weight(self, node: fx.Node, transform: Callable[[np.ndarray], np.ndarray] | None = None, tag: str = "") -> str:
+    def weight(self, node: Any, transform: Callable[[np.ndarray], np.ndarray] | None = None, tag: str = "") -> str:
         """A float parameter or buffer as an initializer."""
         name = self.parameters[node]
         array = as_numpy(self._tensor(node))
         return self.constant(array if transform is None else transform(array), self._canonical(name) + tag)
 
-    def _tensor(self, node: fx.Node) -> torch.Tensor:
+    def _tensor(self, node: Any) -> torch.Tensor:
         program, name = self.stage.program, "model." + self.parameters[node]
         return program.state_dict[name] if name in program.state_dict else program.constants[name]
 
@@ -96,13 +96,13 @@ class StageLowering:
         tied = self.quantized.model.config.tie_embeddings
         return "transformer.wte.weight" if tied and name == "lm_head.weight" else name
 
-    def _call(self, node: fx.Node) -> None:
+    def _call(self, node: Any) -> None:
         handler = _HANDLERS.get(node.target)
         if handler is None:
             raise ToolMissingError(f"ONNX: no lowering for {node.target}; this model cannot be exported to ONNX yet")
         self.values[node] = handler(self, node)
 
-    def _outputs(self, node: fx.Node) -> None:
+    def _outputs(self, node: Any) -> None:
         for name, value in zip(self.stage.outputs, node.args[0], strict=True):
             target = self.names.get(name, name)
             source = self.values[value]
@@ -123,7 +123,7 @@ class StageLowering:
             return self.weight(value) if value in self.parameters else self.values[value]
         return self.constant(np.array(value, like))
 
-    def linear(self, node: fx.Node) -> str:
+    def linear(self, node: Any) -> str:
         x, weight = self.operand(node.args[0]), node.args[1]
         assert isinstance(weight, fx.Node)
         tensor = self.quantized.tensors.get(self._canonical(self.parameters[weight]))
@@ -146,7 +146,7 @@ class StageLowering:
         bias = node.args[2] if len(node.args) > 2 else None
         return out if bias is None else self.emit("Add", [out, self.operand(bias)])
 
-    def embedding(self, node: fx.Node) -> str:
+    def embedding(self, node: Any) -> str:
         weight, ids = node.args[0], self.operand(node.args[1])
         assert isinstance(weight, fx.Node)
         tensor = self.quantized.tensors.get(self._canonical(self.parameters[weight]))
@@ -178,7 +178,7 @@ class StageLowering:
         labels = [f"{name}.{part}{suffix}" for part in ("integers", "scales", "zeros")]
         return labels[0], labels[1], labels[2] if has_zeros else None
 
-    def rms_norm(self, node: fx.Node) -> str:
+    def rms_norm(self, node: Any) -> str:
         width = node.args[1][-1]
         weight = node.args[2] if len(node.args) > 2 else None
         epsilon = node.args[3] if len(node.args) > 3 and node.args[3] is not None else torch.finfo(torch.float32).eps
@@ -189,18 +189,18 @@ class StageLowering:
             "SimplifiedLayerNormalization", [self.operand(node.args[0]), scale], axis=-1, epsilon=epsilon, stash_type=1
         )
 
-    def layer_norm(self, node: fx.Node) -> str:
+    def layer_norm(self, node: Any) -> str:
         inputs = [self.operand(value) for value in (node.args[0], node.args[2], node.args[3])]
         return self.emit("LayerNormalization", inputs, axis=-1, epsilon=node.args[4])
 
-    def view(self, node: fx.Node) -> str:
+    def view(self, node: Any) -> str:
         shape = [size if isinstance(size, int) else -1 for size in node.args[1]]
         return self.reshape(self.operand(node.args[0]), shape)
 
     def reshape(self, value: str, shape: list[int]) -> str:
         return self.emit("Reshape", [value, self.constant(np.array(shape, np.int64))])
 
-    def cached_attention(self, node: fx.Node) -> list[str]:
+    def cached_attention(self, node: Any) -> list[str]:
         query, key, value, past_key, past_value, total, rope = node.args
         heads, size = node.args[0].meta["val"].shape[2:]
         kv_heads = node.args[1].meta["val"].shape[2]
@@ -212,7 +212,9 @@ class StageLowering:
             self.reshape(self.operand(t), [1, -1, count * size])
             for t, count in ((query, heads), (key, kv_heads), (value, kv_heads))
         ]
-        rotary = [] if rope is None else [self.weight(rope, lambda a, i=i: a[..., i], tag) for i, tag in _ROPE]
+        rotary = []
+        if rope is not None:
+            rotary = [self.weight(rope, _cosines, ".cos"), self.weight(rope, _sines, ".sin")]
         return self.emit(
             "GroupQueryAttention",
             [*flat, self.operand(past_key), self.operand(past_value), self._total_less_one, total, *rotary],
@@ -224,48 +226,54 @@ class StageLowering:
             rotary_interleaved=int(rope is not None),
         )
 
-    def slice(self, node: fx.Node) -> str:
+    def slice(self, node: Any) -> str:
         x, axis, start, end = node.args
         bounds = [self.constant(np.array([value], np.int64)) for value in (start, min(end, 2**62), axis)]
         return self.emit("Slice", [self.operand(x), *bounds])
 
-    def clamp(self, node: fx.Node) -> str:
+    def clamp(self, node: Any) -> str:
         return self.emit("Clip", [self.operand(value) for value in node.args])
 
-    def chunk(self, node: fx.Node) -> list[str]:
+    def chunk(self, node: Any) -> list[str]:
         return self.emit("Split", [self.operand(node.args[0])], outputs=node.args[1], axis=-1, num_outputs=node.args[1])
 
 
-_ROPE = ((0, ".cos"), (1, ".sin"))
+def _cosines(table: np.ndarray) -> np.ndarray:
+    return table[..., 0]
 
 
-def _binary(op: str) -> Callable[[StageLowering, fx.Node], str]:
+def _sines(table: np.ndarray) -> np.ndarray:
+    return table[..., 1]
+
+
+def _binary(op: str) -> Callable[[StageLowering, Any], str]:
     return lambda low, node: low.emit(op, [low.operand(node.args[0]), low.operand(node.args[1])])
 
 
-def _unary(op: str) -> Callable[[StageLowering, fx.Node], str]:
+def _unary(op: str) -> Callable[[StageLowering, Any], str]:
     return lambda low, node: low.emit(op, [low.operand(node.args[0])])
 
 
-def _twice(low: StageLowering, node: fx.Node) -> str:
+def _twice(low: StageLowering, node: Any) -> str:
     x = low.operand(node.args[0])
     return low.emit("Mul", [x, x])
 
 
-def _silu(low: StageLowering, node: fx.Node) -> str:
+def _silu(low: StageLowering, node: Any) -> str:
     x = low.operand(node.args[0])
     return low.emit("Mul", [x, low.emit("Sigmoid", [x])])
 
 
-def _index_select(low: StageLowering, node: fx.Node) -> str:
-    return low.emit("Gather", [low.operand(node.args[0]), low.operand(node.args[2])], axis=node.args[1])
+def _index_select(low: StageLowering, node: Any) -> str:
+    x, indices = low.operand(node.args[0]), low.operand(node.args[2])
+    return low.emit("Gather", [x, indices], axis=node.args[1]) if indices else x  # mapped to "": take all
 
 
-def _unsqueeze(low: StageLowering, node: fx.Node) -> str:
+def _unsqueeze(low: StageLowering, node: Any) -> str:
     return low.emit("Unsqueeze", [low.operand(node.args[0]), low.constant(np.array([node.args[1]], np.int64))])
 
 
-_HANDLERS: dict[Any, Callable[[StageLowering, fx.Node], Any]] = {
+_HANDLERS: dict[Any, Callable[[StageLowering, Any], Any]] = {
     aten.linear.default: StageLowering.linear,
     aten.embedding.default: StageLowering.embedding,
     aten.rms_norm.default: StageLowering.rms_norm,

@@ -78,12 +78,12 @@ def pack(tensor: QuantizedTensor) -> tuple[np.ndarray, np.ndarray, np.ndarray | 
     middle = 2 ** (tensor.bits - 1)
     unsigned = np.full((rows, blocks * block), middle, np.uint8)
     unsigned[:, :columns] = (tensor.integers.numpy().astype(np.int16) + middle).astype(np.uint8)
-    packed = unsigned.reshape(rows, blocks, block)
+    packed: np.ndarray = unsigned.reshape(rows, blocks, block)
     if tensor.bits == 4:
         packed = packed[..., 0::2] | (packed[..., 1::2] << 4)
     repeat = blocks // tensor.scales.shape[1]
     scales = np.repeat(tensor.scales.numpy(), repeat, axis=1)
-    zeros = None
+    zeros: np.ndarray | None = None
     if tensor.zero_points is not None:
         zeros = np.repeat((tensor.zero_points.numpy().astype(np.int16) + middle).astype(np.uint8), repeat, axis=1)
         if tensor.bits == 4:
