@@ -13,6 +13,7 @@ import json
 import pickle
 import re
 import shutil
+import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from torch import Tensor
 from .config import ParcaeConfig
 from .errors import (
     CheckpointError,
+    InputError,
     MissingTensorError,
     OutputExistsError,
     TensorShapeError,
@@ -37,6 +39,18 @@ from .model import Parcae, rope_table
 PREFIXES = ("module.", "_orig_mod.", "model.")
 PICKLES = ("pytorch_model.bin", "model.pt")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+# What the restricted unpickler raises for a file that is cut off or overwritten.
+DAMAGED = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -123,12 +137,17 @@ def convert(source: Path, target: Path) -> list[str]:
         tensors.pop("lm_head.weight", None)
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name in ("config.json", *TOKENIZER_FILES):
-        if (source / name).exists():
-            shutil.copyfile(source / name, partial / name)
-    save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
-    partial.rename(target)
+    try:
+        partial.mkdir(parents=True)
+        for name in ("config.json", *TOKENIZER_FILES):
+            if (source / name).exists():
+                shutil.copyfile(source / name, partial / name)
+        save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+        partial.rename(target)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot write {target} ({error}); choose another folder") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return checkpoint.notes
 
 
@@ -137,8 +156,8 @@ def _read_tensors(folder: Path) -> tuple[dict[str, Tensor], list[str]]:
     files = sorted(folder.glob("*.safetensors"))
     if index.exists():
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (KeyError, ValueError, AttributeError, TypeError) as error:
+            names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+        except (OSError, KeyError, ValueError, AttributeError, TypeError) as error:
             raise CheckpointError(f"{index}: not a safetensors index ({error})") from None
         if any(Path(name).name != name for name in names):
             raise CheckpointError(f"{index}: names a file outside of its folder")
@@ -172,7 +191,7 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
         raise UnsafeCheckpointError(
             f"{file}: the pickle holds more than tensors and was not executed; save its state dict as safetensors"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{file}: not a readable checkpoint ({reason}); copy it again") from None
     for key in ("model", "state_dict"):

@@ -262,8 +262,10 @@ def _resolved(values: dict[str, Any]) -> dict[str, Any]:
 
 def _check_consistency(config: ParcaeConfig) -> None:
     """Refuse, by name, combinations that the original cannot run either or that are not built here."""
-    if config.init_strategy not in _INIT_STRATEGIES:
+    if not isinstance(config.init_strategy, str) or config.init_strategy not in _INIT_STRATEGIES:
         raise ConfigError(f"init_strategy = {config.init_strategy!r} is unknown, so its scales are unknown too")
+    if not isinstance(config.name, str):
+        raise ConfigError(f"name = {config.name!r} must be a text")
     if "Gemma" in config.name:
         raise ConfigError(f"name = {config.name!r}: the original gives models named Gemma another norm; rename it")
     width, heads, kv_heads = config.n_embd, config.num_attention_heads, config.num_key_value_heads
