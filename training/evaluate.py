@@ -31,7 +31,7 @@ from .measure import Score, cut, decay_range, score, state_changes
 
 LOOPS = (1, 2, 3, 4, 6, 8, 12, 16)
 SAMPLED_LOOPS = (1, 4, 8)
-PROMPTS = ("def read_config(path):\n", "The argument parser ", "class Stack:\n    ")
+PROMPTS = ("def read_config(path):", "The argument parser", "class Stack:")
 MOST_TOKENS = 255
 
 
@@ -52,15 +52,15 @@ def evaluate(model: Parcae, tokenizer: TextTokenizer, parts: dict[str, list[str]
     return result
 
 
-def held_out_parts(documents: list[str], tokenizers: Sequence[TextTokenizer]) -> dict[str, list[str]]:
-    """Windows of the standard library's held-out documents, which the published text begins with, and of the rest."""
+def held_out_parts(documents: list[str]) -> dict[str, list[str]]:
+    """The published held-out text begins with the standard library's documents; the rest is of packages."""
     library = sum(split == "heldout" for split in named_documents().values())
-    parts = {"library": documents[:library], "packages": documents[library:]}
-    return {
-        part: [window for text in texts for window in cut(text, tokenizers, MOST_TOKENS)]
-        for part, texts in parts.items()
-        if texts
-    }
+    return {"library": documents[:library], "packages": documents[library:]}
+
+
+def windows_of(documents: list[str], tokenizers: Sequence[TextTokenizer]) -> list[str]:
+    """All windows of the documents."""
+    return [window for text in documents for window in cut(text, tokenizers, MOST_TOKENS)]
 
 
 @torch.no_grad()
@@ -102,9 +102,11 @@ def main() -> None:
             raise SystemExit(f"{folder} has no tokenizer.json; give a checkpoint that was trained on text")
         tokenizers.append(tokenizer)
     text = read_text("heldout", options.text)
-    parts = held_out_parts(text.split(SEPARATOR), tokenizers)
+    documents = text.split(SEPARATOR)
+    chosen = held_out_parts(documents) if options.text is None else {"text": documents}
+    parts = {part: windows for part, texts in chosen.items() if (windows := windows_of(texts, tokenizers))}
     models = [load_model(folder) for folder in folders]
-    ids = first_ids(tokenizers[0], parts["library"], 8, 192)
+    ids = first_ids(tokenizers[0], next(iter(parts.values())), 8, 192)
     result = {
         "text": {
             "sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),

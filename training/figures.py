@@ -20,7 +20,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot
 
 matplotlib.rcParams.update({"svg.hashsalt": "parcae", "svg.fonttype": "path", "figure.figsize": (6.4, 3.8)})
-PARTS = {"library": "standard library and language reference", "packages": "packages"}
+PARTS = {"library": "standard library and language reference", "packages": "packages", "text": "the file given"}
 
 
 def save_plot(path: Path) -> None:
@@ -33,12 +33,13 @@ def save_plot(path: Path) -> None:
 def plot_perplexity(evaluation: dict[str, Any], path: Path) -> None:
     """Bits per byte, and perplexity of the first model, against the loop count."""
     figure, (left, right) = pyplot.subplots(1, 2)
+    part = next(iter(evaluation["text"]["windows"]))
     for model in evaluation["models"]:
-        points = model["library"]["bits_per_byte"]
+        points = model[part]["bits_per_byte"]
         left.plot([int(t) for t in points], list(points.values()), marker="o", label=model["name"])
     left.set_ylabel("bits per byte")
     left.legend()
-    points = evaluation["models"][0]["library"]["perplexity"]
+    points = evaluation["models"][0][part]["perplexity"]
     right.plot([int(t) for t in points], list(points.values()), marker="o")
     right.set_ylabel(f"perplexity per token, {evaluation['models'][0]['name']}")
     for axes in (left, right):
@@ -46,7 +47,7 @@ def plot_perplexity(evaluation: dict[str, Any], path: Path) -> None:
         axes.set_xscale("log", base=2)
         axes.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
         axes.grid(alpha=0.3)
-    figure.suptitle("Held-out text against the loop count")
+    figure.suptitle(f"Held-out text ({PARTS[part]}) against the loop count", fontsize="medium")
     save_plot(path)
 
 
