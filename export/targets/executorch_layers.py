@@ -25,7 +25,8 @@ from quantize.apply import QuantizedModel
 from quantize.tensor import QuantizedTensor
 
 LINEAR_GROUP = 32  # XNNPACK's blockwise int4 kernels want groups of a multiple of this
-_BLOCK = 8  # columns at once in a pair swap: any even divisor of the width works
+_BLOCK = 8  # columns at once in a pair swap or a repetition: any (even) divisor of the width works
+HELPERS = ("mean_row", "swap_block", "repeat_block")  # constants of products that are no part of the model
 
 
 class RowMean(nn.Module):
@@ -53,6 +54,19 @@ class PairSwap(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x.reshape(1, -1, self.block), self.swap_block).view(x.shape)
+
+
+class Repeat(nn.Module):
+    """Each entry of the last dimension twice in a row: (..., n) -> (..., 2n). A RoPE table is stored once per pair."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.block = math.gcd(width, _BLOCK)
+        self.register_buffer("repeat_block", torch.eye(self.block).repeat_interleave(2, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        twice = (*x.shape[:-1], 2 * x.shape[-1])
+        return F.linear(x.reshape(1, -1, self.block), self.repeat_block).view(twice)
 
 
 class Norm(nn.Module):
@@ -165,7 +179,16 @@ def friendly_model(quantized: QuantizedModel) -> Parcae:
         replaced = _replacement(name, module, quantized.tensors, tied, width)
         if replaced is not None:
             setattr(parent, key, replaced)
+    as_parameters(model)
     return model.eval()
+
+
+def as_parameters(module: nn.Module) -> None:
+    """Turn buffers into parameters: an exported method drops parameters that it does not use, but writes unused buffers."""
+    for part in module.modules():
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            delattr(part, name)
+            part.register_parameter(name, nn.Parameter(buffer, requires_grad=False))
 
 
 def _replacement(

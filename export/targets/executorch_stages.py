@@ -25,7 +25,7 @@ from torch.export import Dim, ExportedProgram
 from export.stages import recurrent_values
 from parcae_mobile.model import Parcae
 
-from .executorch_layers import Norm, PairSwap
+from .executorch_layers import Norm, PairSwap, Repeat, as_parameters
 
 POSITIONS_AT_ONCE = 64  # logits that one call of coda gives at most; they are planned memory
 
@@ -81,9 +81,11 @@ class Method(nn.Module):
         self.model, self.context = model, context
         size = model.config.head_size
         rope = model.rope[:context] if model.config.rope_settings.use_rope else None
-        pairs = (None, None) if rope is None else (rope[..., i].repeat_interleave(2, -1).contiguous() for i in (0, 1))
-        for name, table in zip(("cosines", "sines"), pairs, strict=True):
-            self.register_buffer(name, table, persistent=False)
+        for index, name in enumerate(("cosines", "sines")):
+            table = None if rope is None else rope[..., index].contiguous()
+            self.register_buffer(name, table)
+        self.repeat = Repeat(size // 2)
+        as_parameters(self)
         self.caches = nn.ModuleDict()
         norms: dict[int, Norm] = {}
         turn = PairSwap(size, turn=True)
@@ -103,7 +105,7 @@ class Method(nn.Module):
         if self.cosines is None or self.sines is None:
             return Chunk(past, None, None)
         rows = (t.narrow(0, past, length).view(1, length, 1, -1) for t in (self.cosines, self.sines))
-        return Chunk(past, *rows)
+        return Chunk(past, *(self.repeat(row) for row in rows))
 
     def slots(self, stage: str, chunk: Chunk, row: int | torch.SymInt | None = None) -> list[BufferSlot]:
         return [BufferSlot(cache, chunk, row) for cache in self.caches[stage]]
@@ -206,9 +208,9 @@ def _trace(module: nn.Module, given: tuple[Tensor, ...], shapes: tuple[object, .
 
 
 def simplify(program: ExportedProgram) -> ExportedProgram:
-    """Let views infer their one dynamic dimension, and drop a slice that is only padded again.
+    """Let views infer their one dynamic dimension; drop a slice that is only padded again, and casts to the same type.
 
-    XNNPACK takes a view whose sizes are all numbers (one may be -1) and no slice of a dynamic length.
+    XNNPACK takes a view whose sizes are all numbers (one may be -1), no slice of a dynamic length, and only float scalars.
     """
     aten, graph = torch.ops.aten, program.graph
     for node in list(graph.nodes):
@@ -218,6 +220,10 @@ def simplify(program: ExportedProgram) -> ExportedProgram:
                 node.args = (node.args[0], [size if isinstance(size, int) else -1 for size in sizes])
         elif node.target == aten.pad.default and node.args[0].target == aten.slice.Tensor:
             node.replace_all_uses_with(node.args[0].args[0])
+        elif node.target == aten.to.dtype and node.args[0].meta["val"].dtype == node.args[1]:
+            node.replace_all_uses_with(node.args[0])
+        elif node.target == aten.mul.Tensor and isinstance(node.args[1], int):
+            node.args = (node.args[0], float(node.args[1]))
     graph.eliminate_dead_code(is_impure_node=_is_kept)
     program.graph_module.recompile()
     return program

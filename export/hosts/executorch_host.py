@@ -1,0 +1,141 @@
+"""Runs ExecuTorch artifacts here, through the runtime of the executorch package; caches live in the runtime.
+
+    host = ExecutorchHost(folder / "model.pte", geometry, threads=1)
+    logits = host.run(ids, loops=8)                        # (positions, vocabulary); the caches now hold `ids`
+
+The loop of a dynamic file is the one that an app writes: prelude once, recur once per loop with its cache slot, coda.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from parcae_mobile.errors import InputError, ToolMissingError, UsageError
+
+from .base import CacheGeometry, Host
+
+try:
+    from executorch.extension.pybindings import _portable_lib
+except ImportError:
+    raise ToolMissingError("executorch is not installed: pip install 'parcae-mobile[executorch]'") from None
+
+StateCallback = Callable[[int, np.ndarray], None]
+KERNELS = (
+    ("executorch.extension.llm.custom_ops", "libcustom_ops_aot_lib.so"),
+    ("executorch.kernels.quantized", "libquantized_ops_aot_lib.so"),
+)
+
+
+def load_kernels() -> None:
+    """Register the cache, attention and quantized-embedding kernels with the runtime of this process."""
+    for package, library in KERNELS:
+        path = resources.files(package).joinpath(library)
+        torch.ops.load_library(str(path))
+
+
+class ExecutorchHost(Host):
+    """One program in memory. Not thread-safe: it owns one conversation's cache."""
+
+    def __init__(self, path: Path, geometry: CacheGeometry, threads: int = 0) -> None:
+        super().__init__(geometry)
+        load_kernels()
+        if threads:
+            with silent_stderr():
+                _portable_lib._unsafe_reset_threadpool(threads)
+        try:
+            # Not `_load_program`: that one gives all methods one arena, so that each would overwrite the others' caches.
+            self._module = _portable_lib._load_for_executorch(str(path))
+        except RuntimeError as error:
+            raise InputError(f"{path}: the ExecuTorch runtime does not load it ({error}); export it again") from None
+        methods = set(self._module.method_names())
+        self.dynamic = {"prelude", "recur", "coda"} <= methods
+        if not self.dynamic and "forward" not in methods:
+            raise InputError(f"{path}: neither forward nor prelude, recur and coda; it is not an artifact of this project")
+        self._at_once = int(self._call("get_positions_at_once")[0]) if self.dynamic else 1
+
+    def run(
+        self,
+        ids: Sequence[int],
+        loops: int,
+        positions: Sequence[int] | None = None,
+        initial_state: np.ndarray | None = None,
+        on_state: StateCallback | None = None,
+    ) -> np.ndarray:
+        self.check(len(ids), loops)
+        wanted = list(range(len(ids))) if positions is None else list(positions)
+        state = None if initial_state is None else torch.from_numpy(np.ascontiguousarray(initial_state, np.float32))
+        rows: dict[int, np.ndarray] = {}
+        states: dict[int, list[np.ndarray]] = {}
+        for start, end in self._pieces(len(ids), wanted):
+            inside = [place for place in sorted(set(wanted)) if start <= place < end]
+            piece = torch.tensor([list(ids[start:end])], dtype=torch.int64)
+            begin = None if state is None else state[:, start:end].contiguous()
+            logits = self._run_piece(piece, loops, [place - start for place in inside], begin, states)
+            rows |= dict(zip(inside, logits, strict=True))
+            self.length += end - start
+        if on_state is not None:
+            for loop, parts in sorted(states.items()):
+                on_state(loop, np.concatenate(parts, axis=1))
+        return np.stack([rows[place] for place in wanted])
+
+    def _pieces(self, length: int, wanted: list[int]) -> Iterator[tuple[int, int]]:
+        """Parts of a chunk that one call can take: a static file gives logits of the last place alone."""
+        if self.dynamic:
+            step = length if len(set(wanted)) <= self._at_once else self._at_once
+            ends = [*range(step, length, step), length]
+        else:
+            ends = sorted({*(place + 1 for place in wanted), length})
+        yield from zip([0, *ends[:-1]], ends, strict=True)
+
+    def _run_piece(
+        self,
+        ids: torch.Tensor,
+        loops: int,
+        positions: list[int],
+        state: torch.Tensor | None,
+        states: dict[int, list[np.ndarray]],
+    ) -> list[np.ndarray]:
+        past = torch.tensor([self.length])
+        if not self.dynamic:
+            if loops != self.geometry.max_loops:
+                raise UsageError(f"loops = {loops}: this artifact is built for {self.geometry.max_loops}")
+            if state is not None and bool(state.any()):
+                raise UsageError("a static ExecuTorch artifact starts from zero; use a dynamic one for another state")
+            logits = self._call("forward", ids, past)[0]
+            return list(logits[0].numpy()) if positions else []
+        injected, *values = self._call("prelude", ids, past)
+        if state is None:
+            state = torch.zeros(1, ids.shape[1], self.geometry.state_width)
+        for loop in range(loops):
+            slot = torch.tensor([self.slot_of("core_block", loop)])
+            (state,) = self._call("recur", state, injected, past, slot, *values)
+            states.setdefault(loop, []).append(state.numpy())
+        chosen = torch.tensor(positions or [ids.shape[1] - 1])
+        logits = self._call("coda", state, ids, past, chosen)[0]
+        return list(logits[0].numpy()) if positions else []
+
+    def _call(self, method: str, *inputs: torch.Tensor) -> list[torch.Tensor]:
+        outputs: list[torch.Tensor] = self._module.run_method(method, inputs)
+        return outputs
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Drop what native code writes to stderr meanwhile (the thread pool lists processors that it does not find)."""
+    sys.stderr.flush()
+    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(sink)

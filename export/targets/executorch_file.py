@@ -1,0 +1,190 @@
+"""The `.pte` file: read what its methods consume, and store a table once that lookup and head both use.
+
+    file = PteFile(path.read_bytes())
+    for matrix in file.matrices("coda"): ...               # what XNNPACK multiplies with: integers, scales, floats
+    smaller = store_once(data)
+
+A file is a flatbuffer followed by segments. Constants of portable operators share one segment; every constant of XNNPACK
+is a segment of its own, found by name. The runtime loads a segment by its offset and size alone, so a named segment may
+lie inside the constants' segment: the same bytes then serve the embedding and the head.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from executorch.exir._serialize._flatbuffer import _flatc_decompile
+from executorch.exir._serialize._flatbuffer_program import _flatbuffer_to_program
+from executorch.exir.schema import ExecutionPlan, ScalarType, Tensor
+from flatbuffers.table import Table
+
+from parcae_mobile.errors import InputError
+
+ALIGNMENT = 128
+LEAST_SHARED = 4096  # bytes; what is smaller is not worth sharing
+_HEADER = struct.Struct("<4sIQQQ")  # magic, header length, program size, segment base, size of all segments
+_HEADER_AT = 8
+_SEGMENTS_SLOT, _OFFSET_SLOT = 12, 4  # vtable slots of Program.segments and DataSegment.offset
+_XNN_HEADER = struct.Struct("<4s4sHIIIQ")
+_TYPES = {
+    ScalarType.BYTE: np.uint8,
+    ScalarType.CHAR: np.int8,
+    ScalarType.LONG: np.int64,
+    ScalarType.HALF: np.float16,
+    ScalarType.FLOAT: np.float32,
+}
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A weight of a fully connected node: (rows, columns) integers with scales (rows, groups), or floats without."""
+
+    values: np.ndarray
+    scales: np.ndarray | None
+    bits: int
+
+
+class PteFile:
+    """A program's methods, constants and delegates, as written. Raises `InputError` for anything else."""
+
+    def __init__(self, data: bytes) -> None:
+        if len(data) < _HEADER_AT + _HEADER.size or data[_HEADER_AT : _HEADER_AT + 4] != b"eh00":
+            raise InputError("not an ExecuTorch program with segments; export it again")
+        self.data = data
+        _, _, self.program_size, self.base, self.segment_bytes = _HEADER.unpack_from(data, _HEADER_AT)
+        self.program = _flatbuffer_to_program(data)
+        self.segments = [(part.offset, part.size) for part in self.program.segments]
+        self.named = {item.key: item.segment_index for item in self.program.named_data}
+        self.home = self.program.constant_segment.segment_index
+        self.constants = self.program.constant_segment.offsets
+
+    @cached_property
+    def methods(self) -> dict[str, ExecutionPlan]:
+        """Execution plans by name, constant methods included."""
+        return {plan.name: plan for plan in self.program.execution_plan}
+
+    def segment(self, index: int) -> memoryview:
+        """The bytes of a segment."""
+        offset, size = self.segments[index]
+        return memoryview(self.data)[self.base + offset : self.base + offset + size]
+
+    def constant_tensors(self, method: str) -> Iterator[np.ndarray]:
+        """Constants of a method's own operators: embedding tables and their scales, RoPE."""
+        segment = self.segment(self.home)
+        for value in (item.val for item in self.methods[method].values):
+            if isinstance(value, Tensor) and value.allocation_info is None and value.data_buffer_idx > 0:
+                raw = segment[self.constants[value.data_buffer_idx] :]
+                yield np.frombuffer(raw, _TYPES[value.scalar_type], math.prod(value.sizes)).reshape(value.sizes)
+
+    def graphs(self, method: str) -> Iterator[dict[str, Any]]:
+        """The XNNPACK graphs of a method, decoded."""
+        for delegate in self.methods[method].delegates:
+            yield decode_graph(bytes(self.segment(delegate.processed.index)))
+
+    def bytes_of(self, graph: dict[str, Any], buffer: int) -> memoryview:
+        """The bytes of a graph's constant."""
+        return self.segment(self.named[graph["constant_data"][buffer]["named_key"]])
+
+    def matrices(self, method: str) -> Iterator[Matrix]:
+        """Weights of the fully connected nodes of a method, in the order of its delegates."""
+        for graph in self.graphs(method):
+            values = values_by_id(graph)
+            for node in graph["xnodes"]:
+                if node["xnode_union_type"] == "XNNFullyConnected":
+                    yield self.matrix(graph, values[node["xnode_union"]["filter_id"]])
+
+    def matrix(self, graph: dict[str, Any], value: dict[str, Any]) -> Matrix:
+        """A static value of a graph as a matrix."""
+        tensor, kind = value["tensor"], value["tensor"]["datatype"].removeprefix("xnn_datatype_")
+        raw = self.bytes_of(graph, tensor["constant_buffer_idx"])
+        rows, columns = tensor["dims"] if len(tensor["dims"]) == 2 else (1, int(np.prod(tensor["dims"])))
+        if kind == "fp32":
+            return Matrix(np.frombuffer(raw, np.float32).reshape(rows, columns), None, 32)
+        scales = self.bytes_of(graph, value["quant_params"]["scale_buffer_idx"])
+        if kind == "qcint8":
+            return Matrix(np.frombuffer(raw, np.int8).reshape(rows, columns), _column(np.frombuffer(scales, "<f4")), 8)
+        pairs = np.frombuffer(raw, np.uint8).reshape(rows, columns // 2)
+        integers = np.stack([pairs & 15, pairs >> 4], -1).reshape(rows, columns).astype(np.int8) - 8
+        bfloat = np.frombuffer(scales, "<u2").astype(np.uint32) << 16
+        return Matrix(integers.astype(np.int8), bfloat.view(np.float32).reshape(rows, -1), 4)
+
+
+def decode_graph(payload: bytes) -> dict[str, Any]:
+    """An XNNPACK delegate's graph, by the schema and the compiler that the executorch package ships."""
+    _, magic, _, offset, size, _, _ = _XNN_HEADER.unpack_from(payload)
+    if magic != b"XH00":
+        raise InputError("a delegate of the program is not XNNPACK's; export it again")
+    schema = resources.files("executorch.backends.xnnpack.serialization").joinpath("schema.fbs").read_bytes()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "schema.fbs").write_bytes(schema)
+        (folder / "graph.bin").write_bytes(payload[offset : offset + size])
+        options = ["--raw-binary", "--defaults-json"]
+        _flatc_decompile(str(folder), str(folder / "schema.fbs"), str(folder / "graph.bin"), options)
+        text = (folder / "graph.json").read_text(encoding="utf-8")
+    graph: dict[str, Any] = json.loads(re.sub(r": (-?)inf\b", r": \1Infinity", text))  # the compiler's spelling
+    return graph
+
+
+def values_by_id(graph: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """Values of a decoded graph by id: `tensor` (type, dims, constant_buffer_idx) and, if quantized, `quant_params`."""
+    found = {}
+    for value in graph["xvalues"]:
+        union = value["xvalue_union"]
+        if value["xvalue_union_type"] == "XNNQuantizedTensorValue":
+            found[union["tensor_value"]["id_out"]] = {"tensor": union["tensor_value"], "quant_params": union["quant_params"]}
+        else:
+            found[union["id_out"]] = {"tensor": union, "quant_params": None}
+    return found
+
+
+def store_once(data: bytes) -> bytes:
+    """Drop named segments whose bytes a constant has too, and let their names point into the constants' segment."""
+    file = PteFile(data)
+    constants = file.segment(file.home)
+    inside: dict[int, int] = {}
+    for index in file.named.values():
+        blob = file.segment(index)
+        if len(blob) < LEAST_SHARED or index in inside:
+            continue
+        same = (start for start in file.constants[1:] if constants[start : start + len(blob)] == blob)
+        start = next(same, None)
+        if start is not None:
+            inside[index] = start
+    if not inside:
+        return data
+    header = bytearray(data[: file.base])
+    body, offsets = bytearray(), {}
+    for index in range(len(file.segments)):
+        if index not in inside:
+            body += b"\0" * (-len(body) % ALIGNMENT)
+            offsets[index] = len(body)
+            body += file.segment(index)
+    offsets |= {index: offsets[file.home] + start for index, start in inside.items()}
+    root = Table(data, int.from_bytes(data[:4], "little"))
+    vector = root.Vector(root.Offset(_SEGMENTS_SLOT))
+    for index, offset in offsets.items():
+        table = Table(data, root.Indirect(vector + 4 * index))
+        slot = table.Offset(_OFFSET_SLOT)
+        if slot:
+            struct.pack_into("<Q", header, table.Pos + slot, offset)
+        elif offset:
+            raise InputError("a segment of the program has no offset to change; this executorch version is not supported")
+    magic, length, program_size, base, _ = _HEADER.unpack_from(header, _HEADER_AT)
+    _HEADER.pack_into(header, _HEADER_AT, magic, length, program_size, base, len(body))
+    return bytes(header + body)
+
+
+def _column(values: np.ndarray) -> np.ndarray:
+    return values.reshape(-1, 1)
