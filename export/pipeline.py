@@ -31,7 +31,7 @@ from .lowering_gate import TEXT_TOKENS, LoweringVerdict, lowering_gate
 from .publish import check_output, failed_folder, publish, staging
 from .reference_check import CheckedReference, artifact_distance, check_reference
 from .source import Source, open_source
-from .target import DYNAMIC, TARGETS, Loops, Target, WriteOptions, find_target, load_target
+from .target import DYNAMIC, TARGETS, Loops, Target, WriteOptions, find_target, load_host, load_target
 
 GOLDEN_BYTES = 2_000_000
 WINDOW = 256
@@ -107,11 +107,11 @@ def describe(path: Path, manifest: Manifest) -> dict[str, Any]:
         "compute": manifest.compute,
         "files": files,
         "bytes_total": sum(entry["bytes"] for entry in files.values()),
-        "lowering": manifest.lowering.model_dump(),
-        "compression": manifest.compression.model_dump(),
+        "lowering": manifest.lowering.model_dump(mode="json"),
+        "compression": manifest.compression.model_dump(mode="json"),
         "certificate": manifest.certificate.model_dump(),
         "kv": manifest.kv.model_dump(),
-        "reference": None if reference is None else reference.model_dump(),
+        "reference": None if reference is None else reference.model_dump(mode="json"),
         "verified_by": manifest.verified_by,
     }
 
@@ -242,8 +242,8 @@ def export_one(
     with staging(item.final) as folder:
         progress(f"writing {item.target.name} ({options.loop_form})")
         started = time.monotonic()
-        module.write(quantized, folder, options)
         _add_tokenizer(source, folder)
+        module.write(quantized, folder, options)
         _write_golden(quantized, source, loops, folder / "golden.npz")
         seconds["write"] = round(time.monotonic() - started, 2)
         certificate, problems = certify(source.model, module.read_injection(folder))
@@ -252,7 +252,7 @@ def export_one(
         entry = None
         if request.verify and checked is not None:
             started = time.monotonic()
-            verdict, entry = _verify(request, module, folder, draft, source, quantized, loops, checked, progress)
+            verdict, entry = _verify(request, item.target, folder, draft, source, quantized, loops, checked, progress)
             lowering = verdict.to_verdict()
             problems += verdict.failures
             seconds["gates"] = round(time.monotonic() - started, 2)
@@ -275,7 +275,7 @@ def export_one(
 
 def _verify(
     request: ExportRequest,
-    module: Any,
+    target: Target,
     folder: Path,
     draft: Manifest,
     source: Source,
@@ -285,7 +285,7 @@ def _verify(
     progress: Progress,
 ) -> tuple[LoweringVerdict, Any]:
     """Gate 1 on the written files, and their distance to the golden reference."""
-    host = module.open_host(folder, draft, request.threads)
+    host = load_host(target)(folder, draft, request.threads)
     length = min(TEXT_TOKENS, draft.kv.context)
     count = _texts(source, 8)
     text = source.text("heldout", request.text, count * (length + 1))

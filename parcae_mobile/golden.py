@@ -17,6 +17,7 @@ import hashlib
 import json
 import platform
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,18 @@ LARGE_VOCABULARY = 8192
 ARITHMETICS = ("fp32", "tf32", "bf16")
 NOISE_FLOOR_MAX_ABS = 1e-4
 NOISE_FLOOR_KL = 1e-6
+# What numpy and zipfile raise for a file that is cut off or overwritten.
+DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -116,8 +129,9 @@ def make_reference(
         placed.rope = model.rope.to(device)  # positions stay fp32, as the original rotates in fp32
     with exact_arithmetic(device, tf32=arithmetic == "tf32"), torch.no_grad():
         logits = {count: out[0].float().cpu().numpy() for count, _, out in sweep(placed, ids[None].to(device), loops)}
-        tokens = min(GREEDY_TOKENS, model.config.context - PROMPT_TOKENS)
-        chosen = {count: greedy(placed, ids[:PROMPT_TOKENS].tolist(), tokens, count) for count in loops}
+        prompt = ids[: min(PROMPT_TOKENS, max(1, model.config.context // 2))].tolist()
+        tokens = min(GREEDY_TOKENS, model.config.context - len(prompt))
+        chosen = {count: greedy(placed, prompt, tokens, count) for count in loops}
         states = placed.states(ids[None].to(device), max(loops))
         norms = [float(state.float().norm(dim=-1).mean()) for state in states]
     provenance = {
@@ -180,7 +194,7 @@ def load_reference(path: Path) -> Reference:
             provenance,
         )
         stated = arrays["sha256"].tobytes().decode()
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+    except DAMAGED as error:
         raise CheckpointError(
             f"{path}: not a readable reference ({error}); make it again with parcae-export reference"
         ) from None

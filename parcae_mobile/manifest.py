@@ -31,6 +31,15 @@ def _relative(path: str) -> str:
     return path
 
 
+def _by_stage(values: dict[str, int]) -> dict[str, int]:
+    if set(values) != {"prelude", "core_block", "coda"} or min(values.values()) < 0:
+        raise ValueError("needs a count for each of prelude, core_block and coda")
+    return values
+
+
+ByStage = Annotated[dict[str, int], AfterValidator(_by_stage)]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -45,9 +54,9 @@ class FileEntry(_Part):
 class Geometry(_Part):
     """What a host needs to make caches and states."""
 
-    layers: dict[str, int]
-    heads: dict[str, int]
-    head_size: dict[str, int]
+    layers: ByStage
+    heads: ByStage
+    head_size: ByStage
     state_width: int = Field(gt=0)
     vocab_size: int = Field(gt=0)
     padded_vocab_size: int = Field(gt=0)
@@ -135,8 +144,8 @@ class Manifest(_Part):
     loops: int | Literal["dynamic"]
     max_loops: int = Field(ge=1)
     trained_loops: int = Field(ge=1)
-    loop_form: str
-    compute: str
+    loop_form: Literal["stages", "scan", "while", "unrolled"]
+    compute: Literal["fp32", "fp16", "int8"]
     promise: str
     geometry: Geometry
     signature: dict[str, Signature]

@@ -49,6 +49,10 @@ class TextTokenizer:
         """Ids of a text, without a first token."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def token(self, index: int) -> str:
+        """The token of an id as it is written in the vocabulary."""
+        return str(self._tokenizer.id_to_token(index))
+
     def decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
@@ -68,6 +72,8 @@ def _named_tokens(path: Path) -> dict[str, str]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TextError(f"{path}: not readable as JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise TextError(f"{path}: holds a {type(values).__name__}, not an object")
     named = {}
     for key in ("bos_token", "eos_token"):
         value = values.get(key)
