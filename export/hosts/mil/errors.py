@@ -12,6 +12,10 @@ from parcae_mobile.errors import InputError
 class MilError(InputError):
     """Base of everything the MIL interpreter refuses."""
 
+    def __init__(self, message: str) -> None:
+        # Names come from the package, and a damaged one may hold line breaks.
+        super().__init__(" ".join(message.split()))
+
 
 class PackageError(MilError):
     """The folder is not a readable `.mlpackage` with an ML Program inside."""
