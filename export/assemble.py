@@ -72,7 +72,10 @@ def assemble(
         eos=None if source.tokenizer is None else source.tokenizer.eos,
         kv=KV(policy="full", dtype="fp32", bytes_per_token=per_token, context=geometry.context),
         quantization=Quantization(
-            recipe=quantized.recipe.name, algorithm=quantized.algorithm, tensors=table, notes=quantized.notes
+            recipe=quantized.recipe.name,
+            algorithm=quantized.algorithm if table else "none",
+            tensors=table,
+            notes=quantized.notes,
         ),
         certificate=certificate,
         lowering=Verdict(passed=None, by_loops={}),

@@ -23,7 +23,7 @@ from parcae_mobile.text import seeded_ids
 
 from .generation import prefill
 from .hosts.base import Host
-from .target import find_target, load_target
+from .target import find_target, load_host
 
 ROUNDS = 15
 STEPS_A_TURN = 3
@@ -121,7 +121,7 @@ def to_json(speed: Sequence[Measurement], memory: Sequence[Memory]) -> dict[str,
 
 def _open(folder: Path, threads: int) -> tuple[Path, Manifest, Host]:
     manifest = read_manifest(folder)
-    return folder, manifest, load_target(find_target(manifest.target)).open_host(folder, manifest, threads)
+    return folder, manifest, load_host(find_target(manifest.target))(folder, manifest, threads)
 
 
 def _prefill_ms(host: Host, context: int, loops: int) -> float:

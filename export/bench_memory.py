@@ -11,26 +11,26 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 from parcae_mobile.manifest import read_manifest
-from parcae_mobile.text import seeded_ids
 
 from .generation import prefill
-from .target import find_target, load_target
+from .target import find_target, load_host
 
 
 def measure(folder: Path, loops: int, prompt: int, tokens: int, threads: int) -> dict[str, float]:
     """Load the artifact, give it `prompt` seeded ids and then `tokens` more, one at a time."""
     process = psutil.Process()
     manifest = read_manifest(folder)
-    module = load_target(find_target(manifest.target))
+    module = load_host(find_target(manifest.target))
     libraries = process.memory_info().rss
     started = time.perf_counter()
-    host = module.open_host(folder, manifest, threads)
+    host = module(folder, manifest, threads)
     load_seconds = time.perf_counter() - started
     loaded = process.memory_info().rss
-    ids = seeded_ids(manifest.geometry.vocab_size, prompt + tokens).ids.tolist()
+    ids = np.random.default_rng(0).integers(0, manifest.geometry.vocab_size, prompt + tokens).tolist()
     prefill(host, ids[:prompt], loops)
     for token in ids[prompt:]:
         host.run([token], loops, positions=[0])
@@ -38,7 +38,7 @@ def measure(folder: Path, loops: int, prompt: int, tokens: int, threads: int) ->
         "libraries": libraries,
         "loaded": loaded,
         "end": process.memory_info().rss,
-        "cache": host.geometry.bytes_per_token(loops) * host.length,
+        "cache": host.cache_bytes,
         "load_seconds": load_seconds,
     }
 

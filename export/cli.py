@@ -179,7 +179,7 @@ def generate(
 
     from .generation import Sampling, Step
     from .generation import generate as run
-    from .target import find_target, load_target
+    from .target import find_target, load_host
 
     if tokens < 1:
         raise UsageError(f"--tokens {tokens}: give 1 or more")
@@ -191,7 +191,7 @@ def generate(
     count = min(manifest.trained_loops, manifest.max_loops) if loops is None else loops
     if manifest.loops != "dynamic" and count != manifest.loops:
         raise UsageError(f"--loops {count}: this artifact was built for {manifest.loops} loops")
-    host = load_target(find_target(manifest.target)).open_host(artifact, manifest, threads)
+    host = load_host(find_target(manifest.target))(artifact, manifest, threads)
     ids = [tokenizer.bos, *tokenizer.encode(prompt)]
     steps: list[Step] = []
 
@@ -318,8 +318,14 @@ def bench(
         for name in quant:
             for form in loop_form:
                 request = ExportRequest(
-                    model=model, random_weights=random_weights, quant=name, loop_form=form, out=out_folder / form,
-                    force=True, verify=False, max_loops=max(loops),
+                    model=model,
+                    random_weights=random_weights,
+                    quant=name,
+                    loop_form=form,
+                    out=out_folder / form,
+                    force=True,
+                    verify=False,
+                    max_loops=max(loops),
                 )
                 folders += [result.path for result in run_export(request, progress)]
         memory = [measure_memory(folder, count, threads=threads) for folder in folders for count in loops]

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from parcae_mobile.errors import ToolMissingError, UsageError
-from parcae_mobile.manifest import MANIFEST, Manifest, Verdict, hash_files
+from parcae_mobile.manifest import MANIFEST, Compute, LoopForm, Manifest, Verdict, hash_files
 from parcae_mobile.parity import sweep
 from quantize.algorithms import quantize_with
 from quantize.apply import QuantizedModel
@@ -188,7 +188,8 @@ def plan(request: ExportRequest, source: Source, recipe: Recipe, target: Target,
     final = request.out / f"{source.name}-{target.name}-{label}-{recipe.name}"
     check_output(final, request.force)
     max_loops = request.max_loops if loops == DYNAMIC else int(loops)
-    return ExportPlan(target, WriteOptions(form, loops, max_loops, context, compute), final)
+    options = WriteOptions(cast(LoopForm, form), loops, max_loops, context, cast(Compute, compute))
+    return ExportPlan(target, options, final)
 
 
 def default_compute(target: Target, recipe: Recipe) -> str:

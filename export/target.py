@@ -7,20 +7,24 @@ then and gives one line that says what to install.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, cast
 
+from parcae_mobile.config import LOOPS
 from parcae_mobile.errors import ToolMissingError, UsageError
-from parcae_mobile.manifest import Manifest, Signature
-from parcae_mobile.parity import LOOPS
-from quantize.apply import QuantizedModel
+from parcae_mobile.manifest import Compute, LoopForm, Manifest, Signature
 
 if TYPE_CHECKING:
     import torch
 
+    from quantize.apply import QuantizedModel
+
     from .hosts.base import Host
+
+    OpenHost = Callable[[Path, Manifest, int], Host]
 
 DYNAMIC = "dynamic"
 Loops = int | str  # a loop count, or "dynamic"
@@ -30,11 +34,11 @@ Loops = int | str  # a loop count, or "dynamic"
 class WriteOptions:
     """How an artifact is composed. `loops` is a number for static forms; `context` bounds the cache, in tokens."""
 
-    loop_form: str
+    loop_form: LoopForm
     loops: Loops
     max_loops: int
     context: int
-    compute: str
+    compute: Compute
 
     def verified_loops(self) -> list[int]:
         """The loop counts at which the gates run."""
@@ -63,10 +67,6 @@ class TargetModule(Protocol):
         """Inputs and outputs by file (or function), read back from the written files."""
         ...
 
-    def open_host(self, folder: Path, manifest: Manifest, threads: int) -> Host:
-        """A runtime that executes the artifact on this machine."""
-        ...
-
     def read_injection(self, folder: Path) -> StoredInjection | None:
         """The tensors that the graphs consume, from the written files; None if the injection is not diagonal."""
         ...
@@ -78,15 +78,16 @@ class Target:
 
     name: str
     module: str | None  # None: planned, not built
+    host_module: str | None  # its `open_host(folder, manifest, threads)` gives a Host; it imports no torch if it can
     extra: str
     packages: tuple[str, ...]  # what the extra installs that is reported in the manifest
-    dynamic_forms: tuple[str, ...]  # the first is the default
-    static_forms: tuple[str, ...]
-    computes: tuple[str, ...]
+    dynamic_forms: tuple[LoopForm, ...]  # the first is the default
+    static_forms: tuple[LoopForm, ...]
+    computes: tuple[Compute, ...]
     host_runtime: str
     minimum_runtime: tuple[tuple[str, str], ...] = ()
 
-    def forms(self, loops: Loops) -> tuple[str, ...]:
+    def forms(self, loops: Loops) -> tuple[LoopForm, ...]:
         return self.dynamic_forms if loops == DYNAMIC else self.static_forms
 
 
@@ -96,6 +97,7 @@ TARGETS = {
         Target(
             name="onnx",
             module="export.targets.onnx",
+            host_module="export.hosts.onnx_host",
             extra="onnx",
             packages=("torch", "onnx", "onnxruntime"),
             dynamic_forms=("stages", "scan"),
@@ -105,10 +107,26 @@ TARGETS = {
             minimum_runtime=(("onnxruntime", "1.31"),),
         ),
         Target(
-            "executorch", None, "executorch", ("torch", "executorch"), ("stages",), ("unrolled",), ("fp32", "int8"), ""
+            name="executorch",
+            module=None,
+            host_module=None,
+            extra="executorch",
+            packages=("torch", "executorch"),
+            dynamic_forms=("stages",),
+            static_forms=("unrolled",),
+            computes=("fp32", "int8"),
+            host_runtime="executorch",
         ),
         Target(
-            "coreml", None, "coreml", ("torch", "coremltools"), ("stages", "while"), ("unrolled",), ("fp16", "fp32"), ""
+            name="coreml",
+            module=None,
+            host_module=None,
+            extra="coreml",
+            packages=("torch", "coremltools"),
+            dynamic_forms=("stages", "while"),
+            static_forms=("unrolled",),
+            computes=("fp16", "fp32"),
+            host_runtime="mil-interpreter",
         ),
     )
 }
@@ -123,11 +141,19 @@ def find_target(name: str) -> Target:
 
 def load_target(target: Target) -> TargetModule:
     """Import a target's module. Raises `ToolMissingError` if it is not built or its extra is not installed."""
-    if target.module is None:
+    return cast(TargetModule, _import(target, target.module))
+
+
+def load_host(target: Target) -> OpenHost:
+    """The function that opens a target's artifacts on this machine. Raises as `load_target` does."""
+    return cast("OpenHost", _import(target, target.host_module).open_host)
+
+
+def _import(target: Target, module: str | None) -> ModuleType:
+    if module is None:
         raise ToolMissingError(f"target {target.name} is not built in this version; onnx is")
     try:
-        module: ModuleType = importlib.import_module(target.module)
+        return importlib.import_module(module)
     except ImportError as error:
         hint = f"pip install 'parcae-mobile[{target.extra}]'"
         raise ToolMissingError(f"target {target.name} needs {error.name or 'a package'}: {hint}") from None
-    return cast(TargetModule, module)

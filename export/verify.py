@@ -17,7 +17,7 @@ from parcae_mobile.manifest import Manifest, verify_files
 from parcae_mobile.parity import Distance, compare
 
 from .lowering_gate import BUDGETS
-from .target import find_target, load_target
+from .target import find_target, load_host, load_target
 
 SELF_TEST = ("max_abs", "kl_mean", "top1", "cosine")
 
@@ -42,12 +42,12 @@ def verify_artifact(folder: Path, threads: int = 0) -> VerifyReport:
     Raises `ManifestError` or `ChecksumError` for the folder, `GateError` if it computes something else than it states.
     """
     manifest = verify_files(folder)
-    module = load_target(find_target(manifest.target))
-    stored = module.read_injection(folder)
+    target = find_target(manifest.target)
+    stored = load_target(target).read_injection(folder)
     stated = manifest.certificate.max_decay
     if stated is not None and (stored is None or abs(float(stored.decay.max()) - stated) > 1e-6):
         raise GateError(f"{folder}: the stored decay is not the certificate's {stated}")
-    host = module.open_host(folder, manifest, threads)
+    host = load_host(target)(folder, manifest, threads)
     with np.load(_golden(folder), allow_pickle=False) as file:
         golden = {name: file[name] for name in file.files}
     distances: dict[int, Distance] = {}

@@ -21,6 +21,7 @@ from typing import Any
 
 from .errors import ConfigError, UsageError
 
+LOOPS = (1, 2, 4, 8, 16)  # the loop counts at which a model or a dynamic artifact is judged
 RELEASED_SHAPES = ("parcae-140m", "parcae-370m", "parcae-770m", "parcae-1.3b")
 
 # What the original's initialisation strategies leave in the forward pass: scales of embedding and logits.
@@ -208,6 +209,14 @@ def released_config(name: str) -> ParcaeConfig:
         raise UsageError(f"{name!r} is no released shape; choose one of {', '.join(RELEASED_SHAPES)}")
     text = resources.files("parcae_mobile").joinpath("shapes", f"{name}.json").read_text(encoding="utf-8")
     return ParcaeConfig.from_dict(json.loads(text))
+
+
+def check_loops(loops: int, most: int | None = None) -> None:
+    """Raise `UsageError` unless 1 <= loops <= most."""
+    if loops < 1:
+        raise UsageError(f"loops = {loops}: the recurrent block runs at least once; give 1 or more")
+    if most is not None and loops > most:
+        raise UsageError(f"loops = {loops} is above the maximum of {most}; raise --max-loops or lower the loops")
 
 
 def _or(values: tuple[Any, ...]) -> str:

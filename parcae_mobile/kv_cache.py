@@ -150,8 +150,16 @@ class KVCache:
         pairs = zip(self.keys[stage][index], self.values[stage][index], strict=True)
         return [CacheSlot(keys, values, self.length, chunk) for keys, values in pairs]
 
-    def advance(self, length: int) -> None:
-        """Count a chunk as held, once every stage has stored it."""
+    def advance(self, length: int, loops: int) -> None:
+        """Count a chunk as held, once every stage has stored it.
+
+        Slots of loops that were not run take the keys and values of the last one, so that the next chunk may run more.
+        """
+        last = self.slot_of(loops - 1)
+        if last + 1 < self.slots:
+            for tensors in (self.keys["core_block"], self.values["core_block"]):
+                chunk = tensors[..., self.length : self.length + length, :]
+                chunk[last + 1 :] = chunk[last]
         self.length += length
 
     @property

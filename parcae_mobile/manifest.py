@@ -19,6 +19,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from .errors import ChecksumError, ManifestError
 
+LoopForm = Literal["stages", "scan", "while", "unrolled"]
+Compute = Literal["fp32", "fp16", "int8"]
 MANIFEST = "manifest.json"
 FORMAT = 1
 _PATH_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*")
@@ -144,8 +146,8 @@ class Manifest(_Part):
     loops: int | Literal["dynamic"]
     max_loops: int = Field(ge=1)
     trained_loops: int = Field(ge=1)
-    loop_form: Literal["stages", "scan", "while", "unrolled"]
-    compute: Literal["fp32", "fp16", "int8"]
+    loop_form: LoopForm
+    compute: Compute
     promise: str
     geometry: Geometry
     signature: dict[str, Signature]

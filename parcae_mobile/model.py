@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .config import ParcaeConfig
-from .errors import PromptTooLongError, UsageError
+from .config import ParcaeConfig, check_loops
+from .errors import PromptTooLongError
 from .injection import build_injection
 from .kv_cache import FullSequence, KVCache, Slot
 from .layers import Block, Linear, build_norm
@@ -86,7 +86,7 @@ class Parcae(nn.Module):
             state = self.recur(state, injected, values, self.slots("core_block", input_ids, cache, loop))
         logits = self.coda(state, input_ids, self.slots("coda", input_ids, cache), positions)
         if cache is not None:
-            cache.advance(input_ids.shape[1])
+            cache.advance(input_ids.shape[1], loops)
         return logits
 
     def prelude(self, input_ids: Tensor, slots: Sequence[Slot]) -> tuple[Tensor, list[Tensor | None]]:
@@ -170,11 +170,3 @@ def rope_table(config: ParcaeConfig) -> Tensor:
     length = config.randomize_positions_from or config.block_size
     angles = torch.outer(torch.arange(length, dtype=torch.float32) / rope.rope_condense_ratio, frequencies)
     return torch.stack([angles.cos(), angles.sin()], -1)
-
-
-def check_loops(loops: int, most: int | None = None) -> None:
-    """Raise `UsageError` unless 1 <= loops <= most."""
-    if loops < 1:
-        raise UsageError(f"loops = {loops}: the recurrent block runs at least once; give 1 or more")
-    if most is not None and loops > most:
-        raise UsageError(f"loops = {loops} is above the maximum of {most}; raise --max-loops or lower the loops")

@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .config import LOOPS
 from .kv_cache import KVCache
 from .model import Parcae
-
-LOOPS = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)

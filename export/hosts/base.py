@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parcae_mobile.config import ParcaeConfig
+from parcae_mobile.config import ParcaeConfig, check_loops
 from parcae_mobile.errors import PromptTooLongError
 from parcae_mobile.manifest import Manifest
-from parcae_mobile.model import check_loops
 
 
 @dataclass(frozen=True)
@@ -101,6 +100,11 @@ class Host:
     def reset(self) -> None:
         """Forget all tokens."""
         self.length = 0
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the cache arrays that are held now."""
+        raise NotImplementedError
 
     def slot_of(self, stage: str, loop: int) -> int:
         """The cache slot of a loop."""

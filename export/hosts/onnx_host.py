@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from parcae_mobile.errors import ToolMissingError
+from parcae_mobile.manifest import Manifest
 
 from .base import CacheGeometry, Host
 
@@ -21,6 +22,7 @@ try:
 except ImportError:
     raise ToolMissingError("onnxruntime is not installed: pip install 'parcae-mobile[onnx]'") from None
 
+LEAST_CAPACITY = 256  # tokens that the caches hold at first
 StateCallback = Callable[[int, np.ndarray], None]
 
 
@@ -43,6 +45,7 @@ class OnnxHost(Host):
         self._values = [o.name for o in self._sessions[files[0]].get_outputs() if o.name.startswith("value_embedding")]
         self.loop_form = loop_form
         self._caches: dict[str, np.ndarray] = {}
+        self._capacity = self._slots = 0
 
     def run(
         self,
@@ -53,6 +56,7 @@ class OnnxHost(Host):
         on_state: StateCallback | None = None,
     ) -> np.ndarray:
         self.check(len(ids), loops)
+        self._reserve(self.length + len(ids), loops)
         length, total = len(ids), np.array(self.length + len(ids), np.int32)
         chosen = np.arange(length) if positions is None else np.array(positions)
         tokens = np.array([ids], np.int64)
@@ -63,16 +67,18 @@ class OnnxHost(Host):
         logits = forms[self.loop_form](
             tokens, total, chosen.astype(np.int64), state.astype(np.float32), loops, on_state
         )
+        self._fill_above(loops, self.length, int(total))
         self.length += length
         return logits[0]
 
     def reset(self) -> None:
         super().reset()
         self._caches.clear()
+        self._capacity = self._slots = 0
 
     @property
     def cache_bytes(self) -> int:
-        """Bytes of the cache arrays that are bound, for the full context."""
+        """Bytes of the cache arrays that are bound."""
         return sum(cache.nbytes for cache in self._caches.values())
 
     def _run_stages(
@@ -168,12 +174,44 @@ class OnnxHost(Host):
         session.run_with_iobinding(binding)
         return list(binding.get_outputs()[: len(outputs)])
 
+    def _reserve(self, tokens: int, loops: int) -> None:
+        """Let the caches hold `tokens` of `loops` loops.
+
+        Tokens grow by doubling, so that memory follows the text and copies stay rare. A loop that no token reached yet
+        starts with the keys and values of the last one that was computed.
+        """
+        capacity = self._capacity or min(LEAST_CAPACITY, self.geometry.context)
+        while capacity < tokens:
+            capacity = min(2 * capacity, self.geometry.context)
+        slots = max(self._slots, self.slot_of("core_block", loops - 1) + 1)
+        if (capacity, slots) == (self._capacity, self._slots):
+            return
+        self._capacity, self._slots = capacity, slots
+        for key, old in self._caches.items():
+            grown = self._empty(key.split(".")[0])
+            grown[: len(old), :, :, : old.shape[3]] = old
+            grown[len(old) :, :, :, : old.shape[3]] = old[-1:]
+            self._caches[key] = grown
+
+    def _fill_above(self, loops: int, start: int, stop: int) -> None:
+        """Give slots above the loops that were run the keys and values of the last loop, for the chunk's tokens."""
+        last = self.slot_of("core_block", loops - 1)
+        if last + 1 < self._slots:
+            for key, cache in self._caches.items():
+                if key.startswith("core_block"):
+                    cache[last + 1 :, :, :, start:stop] = cache[last, :, :, start:stop]
+
     def _cache(self, stage: str, index: int, part: str) -> np.ndarray:
-        """(slots, 1, heads, context, head size); zero pages cost nothing until they are written."""
+        """(slots, 1, heads, capacity, head size) of one layer."""
         key = f"{stage}.{index}.{part}"
         if key not in self._caches:
-            self._caches[key] = np.zeros(self.geometry.shape(stage), np.float32)
+            self._caches[key] = self._empty(stage)
         return self._caches[key]
+
+    def _empty(self, stage: str) -> np.ndarray:
+        _, batch, heads, _, size = self.geometry.shape(stage)
+        slots = self._slots if stage == "core_block" else 1
+        return np.zeros((slots, batch, heads, self._capacity, size), np.float32)
 
     @staticmethod
     def _bind(binding: ort.IOBinding, name: str, view: np.ndarray, past: str = "past") -> None:
@@ -181,3 +219,8 @@ class OnnxHost(Host):
         place = ("cpu", 0, np.float32, view.shape, view.ctypes.data)
         binding.bind_input(f"{past}.{name}", *place)
         binding.bind_output(f"present.{name}", *place)
+
+
+def open_host(folder: Path, manifest: Manifest, threads: int = 0) -> OnnxHost:
+    """The artifact of a folder on this machine's CPU."""
+    return OnnxHost(folder, manifest.loop_form, CacheGeometry.from_manifest(manifest), threads)

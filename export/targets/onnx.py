@@ -16,13 +16,13 @@ import onnx
 import torch
 from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 
-from export.hosts.base import CacheGeometry, Host
 from export.stages import trace_stages
 from export.target import StoredInjection, WriteOptions
 from parcae_mobile.errors import InputError
-from parcae_mobile.manifest import Manifest, Port, Signature
+from parcae_mobile.manifest import Port, Signature
 from quantize.apply import QuantizedModel
 
+from .onnx_clients import write_client_files
 from .onnx_graph import ACCURACY_LEVELS, WEIGHTS, declare, save
 from .onnx_lowering import StageLowering
 from .onnx_scan import write_scan
@@ -36,15 +36,9 @@ def write(quantized: QuantizedModel, folder: Path, options: WriteOptions) -> Non
     """Write the graphs of `options.loop_form` and the weights file."""
     if options.loop_form == "unrolled":
         write_static(quantized, folder, int(options.loops), options.compute)
+        write_client_files(quantized.model.config, folder, int(options.loops), options.context)
     else:
         {"stages": write_stages, "scan": write_scan}[options.loop_form](quantized, folder, options.compute)
-
-
-def open_host(folder: Path, manifest: Manifest, threads: int = 0) -> Host:
-    """onnxruntime on this machine's CPU."""
-    from export.hosts.onnx_host import OnnxHost
-
-    return OnnxHost(folder, manifest.loop_form, CacheGeometry.from_manifest(manifest), threads)
 
 
 def signatures(folder: Path) -> dict[str, Signature]:

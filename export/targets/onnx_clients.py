@@ -1,0 +1,99 @@
+"""Files that stock clients look for beside a static ONNX artifact.
+
+`genai_config.json` and `tokenizer_config.json` make the folder loadable by onnxruntime-genai, `config.json` by Optimum's
+`ORTModelForCausalLM`. Both take the unrolled loop for an ordinary decoder: a layer for each (loop, layer) pair.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from parcae_mobile.config import ParcaeConfig
+from parcae_mobile.tokenizer import TextTokenizer
+
+
+def write_client_files(config: ParcaeConfig, folder: Path, loops: int, context: int) -> list[str]:
+    """Write the files; returns their names, none where layers differ in their cache shapes (clients take one shape)."""
+    heads = config.recurrent_num_attention_heads
+    if (heads, config.recurrent_embedding_dimension // heads) != (config.num_key_value_heads, config.head_size):
+        return []
+    tokenizer = TextTokenizer.load(folder)
+    bos, eos = (tokenizer.bos, tokenizer.eos) if tokenizer is not None else (0, 0)
+    files = {
+        "genai_config.json": genai_config(config, loops, context, bos, eos),
+        "config.json": optimum_config(config, loops, context, bos, eos),
+    }
+    if tokenizer is not None:
+        files["tokenizer_config.json"] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": context,
+            "bos_token": tokenizer.token(bos),
+            "eos_token": tokenizer.token(eos),
+        }
+    for name, values in files.items():
+        (folder / name).write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return list(files)
+
+
+def genai_config(config: ParcaeConfig, loops: int, context: int, bos: int, eos: int) -> dict[str, Any]:
+    """What onnxruntime-genai 0.18 needs to run `model.onnx`; it knows no type named parcae, and `llama` fits."""
+    return {
+        "model": {
+            "type": "llama",
+            "bos_token_id": bos,
+            "eos_token_id": eos,
+            "pad_token_id": eos,
+            "context_length": context,
+            "vocab_size": config.padded_vocab_size,
+            "decoder": {
+                "session_options": {"log_id": "parcae", "provider_options": []},
+                "filename": "model.onnx",
+                "head_size": config.head_size,
+                "hidden_size": config.n_embd,
+                "num_attention_heads": config.num_attention_heads,
+                "num_key_value_heads": config.num_key_value_heads,
+                "num_hidden_layers": config.layers(loops),
+                "inputs": {
+                    "input_ids": "input_ids",
+                    "attention_mask": "attention_mask",
+                    "past_key_names": "past_key_values.%d.key",
+                    "past_value_names": "past_key_values.%d.value",
+                },
+                "outputs": {
+                    "logits": "logits",
+                    "present_key_names": "present.%d.key",
+                    "present_value_names": "present.%d.value",
+                },
+            },
+        },
+        "search": {
+            "do_sample": False,
+            "max_length": context,
+            "min_length": 0,
+            "num_beams": 1,
+            "past_present_share_buffer": True,
+        },
+    }
+
+
+def optimum_config(config: ParcaeConfig, loops: int, context: int, bos: int, eos: int) -> dict[str, Any]:
+    """A Hugging Face configuration from which Optimum shapes empty caches; the type is one that it knows."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": config.n_embd,
+        "intermediate_size": config.intermediate_size,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_size,
+        "num_hidden_layers": config.layers(loops),
+        "vocab_size": config.padded_vocab_size,
+        "max_position_embeddings": context,
+        "tie_word_embeddings": config.tie_embeddings,
+        "bos_token_id": bos,
+        "eos_token_id": eos,
+        "pad_token_id": eos,
+        "parcae": {"loops": loops, "name": config.name},
+    }
