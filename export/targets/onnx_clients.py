@@ -1,6 +1,6 @@
 """Files that stock clients look for beside a static ONNX artifact.
 
-`genai_config.json` and `tokenizer_config.json` make the folder loadable by onnxruntime-genai, `config.json` by Optimum's
+`genai_config.json` and `tokenizer_config.json` let onnxruntime-genai load the folder, `config.json` Optimum's
 `ORTModelForCausalLM`. Both take the unrolled loop for an ordinary decoder: a layer for each (loop, layer) pair.
 """
 
