@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 
 from export.hosts.mil import run_mlpackage
 from export.hosts.mil.errors import ExecutionError
+from export.hosts.mil.executor import CONTROL
+from export.hosts.mil.registry import OPERATORS
 
 torch.manual_seed(0)
 W = torch.randn(5, 4)
@@ -137,3 +140,9 @@ def test_older_opsets_run_with_their_own_rules(
     else:
         with pytest.raises(ExecutionError, match="gather 'out': 'indices' has -1"):
             run_mlpackage(path, {"x": x, "i": [-1, 0]})
+
+
+def test_the_documentation_lists_exactly_the_operators_there_are() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "mil-interpreter.md").read_text(encoding="utf-8")
+    table = page.split("## Operators")[1].split("Data types:")[0]
+    assert set(re.findall(r"`(\w+)`", table)) == set(OPERATORS) | CONTROL | {"batch_dims"}
