@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any, cast
 
 from parcae_mobile.manifest import (
     KV,
@@ -17,6 +18,7 @@ from parcae_mobile.manifest import (
 from quantize.apply import QuantizedModel
 
 from .hosts.base import CacheGeometry
+from .kv_choice import PolicyChoice
 from .source import Source
 from .target import DYNAMIC, Target, WriteOptions
 
@@ -35,10 +37,11 @@ def assemble(
     signature: dict[str, Signature],
     certificate: Certificate,
     compression: Verdict,
+    choice: PolicyChoice | None,
 ) -> Manifest:
     """The manifest before the gates ran and the files were hashed; those fields are filled in afterwards."""
     config = source.model.config
-    geometry = CacheGeometry.of(config, options.max_loops, options.context)
+    geometry = CacheGeometry.of(config, options.max_loops, options.context, options.kv_policy)
     per_token = {str(count): geometry.bytes_per_token(count) for count in options.verified_loops()}
     table = {
         name: QuantEntry(bits=t.bits, group_size=t.group_size, symmetric=t.symmetric, shape=list(t.shape))
@@ -70,7 +73,14 @@ def assemble(
         signature=signature,
         bos=None if source.tokenizer is None else source.tokenizer.bos,
         eos=None if source.tokenizer is None else source.tokenizer.eos,
-        kv=KV(policy="full", dtype="fp32", bytes_per_token=per_token, context=geometry.context),
+        kv=KV(
+            policy=cast(Any, options.kv_policy),
+            dtype="fp32",
+            bytes_per_token=per_token,
+            context=geometry.context,
+            measured={} if choice is None else {name: cost.to_dict() for name, cost in choice.measured.items()},
+            measured_at_loops=None if choice is None else choice.loops,
+        ),
         quantization=Quantization(
             recipe=quantized.recipe.name,
             algorithm=quantized.algorithm if table else "none",

@@ -51,7 +51,7 @@ def export(
     quant: Annotated[str, typer.Option(help="Preset (fp32, int8, int4) or a TOML recipe.")] = DEFAULT_QUANT,
     algorithm: Annotated[str, typer.Option(help="How integers are found.")] = "auto",
     compute: Annotated[str | None, typer.Option(help="What activations are computed in: fp32, fp16, int8.")] = None,
-    kv: Annotated[str, typer.Option(help="KV cache policy.")] = "full",
+    kv: Annotated[str, typer.Option(help="KV cache policy; auto measures them.")] = "auto",
     kv_dtype: Annotated[str | None, typer.Option(help="KV cache type.")] = None,
     context_length: Annotated[int | None, typer.Option("--context", help="Most tokens; default the model's.")] = None,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder that receives the artifact folder.")] = Path("dist"),

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from parcae_mobile.kv_cache import KVCache
 from parcae_mobile.manifest import Verdict
 from parcae_mobile.model import Parcae
 from parcae_mobile.parity import Distance, compare, greedy, state_error, sweep
@@ -61,11 +62,13 @@ def lowering_gate(
     texts: Tensor,
     loops: Sequence[int],
     compute: str,
+    policy: str = "full",
     progress: Callable[[str], None] = lambda line: None,
 ) -> LoweringVerdict:
     """Compare on (texts, length + 1) ids at each loop count: logits, per-loop states, greedy continuations.
 
-    The first text goes through the cache in pieces, the others in one. Last ids of a window are targets only.
+    The first text goes through the cache in pieces, on both sides under the KV `policy`, the others in one piece. Last
+    ids of a window are targets only.
     """
     inputs, targets = texts[:, :-1], texts[:, 1:]
     reference = {count: logits for count, _, logits in sweep(model, inputs, loops)}
@@ -73,13 +76,14 @@ def lowering_gate(
     by_loops, errors, equal = {}, {}, {}
     for count in loops:
         progress(f"lowering gate, T={count}")
-        outputs = []
-        for index, ids in enumerate(inputs.tolist()):
+        outputs = [_in_pieces(host, inputs[0].tolist(), count)]
+        for ids in inputs[1:].tolist():
             host.reset()
-            outputs.append(_in_pieces(host, ids, count) if index == 0 else host.run(ids, count))
-        by_loops[count] = compare(reference[count], torch.from_numpy(np.stack(outputs)), targets)
+            outputs.append(host.run(ids, count))
+        expected = torch.cat([_eager_in_pieces(model, inputs[:1], count, policy), reference[count][1:]])
+        by_loops[count] = compare(expected, torch.from_numpy(np.stack(outputs)), targets)
         errors[count] = _state_errors(host, states, inputs[-1].tolist(), count)
-        equal[count] = _greedy_agreement(host, model, inputs[0, :PROMPT_TOKENS].tolist(), count)
+        equal[count] = _greedy_agreement(host, model, inputs[0, :PROMPT_TOKENS].tolist(), count, policy)
     budget = dict(BUDGETS[compute])
     if "greedy_equal" in budget:  # a short context has room for fewer
         budget["greedy_equal"] = min(GREEDY_TOKENS, host.geometry.context - min(PROMPT_TOKENS, inputs.shape[1]))
@@ -96,15 +100,25 @@ def _state_errors(host: Host, states: list[Tensor], ids: list[int], loops: int) 
 
 
 def _in_pieces(host: Host, ids: list[int], loops: int) -> np.ndarray:
+    host.reset()
     split = min(CACHED_PREFILL, len(ids))
     parts = [host.run(ids[:split], loops), *(host.run([token], loops) for token in ids[split:])]
     return np.concatenate(parts)
 
 
-def _greedy_agreement(host: Host, model: Parcae, prompt: list[int], loops: int) -> int:
+@torch.no_grad()
+def _eager_in_pieces(model: Parcae, ids: Tensor, loops: int, policy: str) -> Tensor:
+    length = ids.shape[1]
+    split = min(CACHED_PREFILL, length)
+    cache = KVCache(model.config, loops, context=length, policy=policy)
+    pieces = [ids[:, :split], *(ids[:, place : place + 1] for place in range(split, length))]
+    return torch.cat([model(piece, loops, cache=cache) for piece in pieces], dim=1)
+
+
+def _greedy_agreement(host: Host, model: Parcae, prompt: list[int], loops: int, policy: str) -> int:
     """How many greedy tokens are the same before the first difference."""
     tokens = min(GREEDY_TOKENS, host.geometry.context - len(prompt))
-    expected = greedy(model, prompt, tokens, loops)
+    expected = greedy(model, prompt, tokens, loops, policy)
     host.reset()
     chunk = prompt
     for done, token in enumerate(expected):

@@ -10,13 +10,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 
+from parcae_mobile.config import KV_POLICIES
 from parcae_mobile.errors import ToolMissingError, UsageError
 from parcae_mobile.manifest import MANIFEST, Compute, LoopForm, Manifest, Verdict, hash_files
 from parcae_mobile.parity import sweep
@@ -27,12 +28,14 @@ from quantize.recipe import Recipe, load_recipe
 
 from .assemble import assemble
 from .certificate import certify
+from .kv_choice import LENGTH, WINDOWS, PolicyChoice, choose_policy
 from .lowering_gate import TEXT_TOKENS, LoweringVerdict, lowering_gate
 from .publish import check_output, failed_folder, publish, staging
 from .reference_check import CheckedReference, artifact_distance, check_reference
 from .source import Source, open_source
 from .target import DYNAMIC, TARGETS, Loops, Target, WriteOptions, find_target, load_host, load_target
 
+AUTO = "auto"
 GOLDEN_BYTES = 2_000_000
 WINDOW = 256
 CALIBRATION_WINDOWS = 32
@@ -55,7 +58,7 @@ class ExportRequest:
     quant: str = "int8"
     algorithm: str = "auto"
     compute: str | None = None
-    kv: str = "full"
+    kv: str = "auto"
     kv_dtype: str | None = None
     context: int | None = None
     out: Path = Path("dist")
@@ -139,7 +142,10 @@ def run_export(request: ExportRequest, progress: Progress = lambda line: None) -
     compression = compression_verdict(request, source, quantized, progress)
     results = []
     for item in plans:
-        result = export_one(request, item, source, quantized, compression, checked, progress)
+        choice = kv_choice(request, item, source, progress)
+        if choice is not None:
+            item.options = replace(item.options, kv_policy=choice.policy)
+        result = export_one(request, item, source, quantized, compression, checked, choice, progress)
         result.seconds["quantize"] = round(quantize_seconds, 2)
         if checked is not None:
             result.seconds["reference"] = round(reference_seconds, 2)
@@ -178,9 +184,12 @@ def plan(request: ExportRequest, source: Source, recipe: Recipe, target: Target,
     compute = request.compute or default_compute(target, recipe)
     if compute not in target.computes:
         raise UsageError(f"--compute {compute}: {target.name} has {', '.join(target.computes)}")
-    if request.kv != "full" or request.kv_dtype not in (None, "fp32"):
-        asked = f"--kv {request.kv}" if request.kv != "full" else f"--kv-dtype {request.kv_dtype}"
-        raise ToolMissingError(f"{asked}: only full and fp32 are built for {target.name}")
+    if request.kv != AUTO and request.kv not in KV_POLICIES:
+        raise UsageError(f"--kv {request.kv}: choose auto or one of {', '.join(KV_POLICIES)}")
+    if request.kv not in (AUTO, "full") and form not in target.shared_kv_forms:
+        raise ToolMissingError(f"--kv {request.kv} is not built for {target.name} ({form}); use full")
+    if request.kv_dtype not in (None, "fp32"):
+        raise ToolMissingError(f"--kv-dtype {request.kv_dtype} is not built for {target.name}; use fp32")
     context = source.model.config.context if request.context is None else request.context
     if not 1 <= context <= source.model.config.context:
         raise UsageError(f"--context {context}: the model takes 1 to {source.model.config.context} tokens")
@@ -188,7 +197,8 @@ def plan(request: ExportRequest, source: Source, recipe: Recipe, target: Target,
     final = request.out / f"{source.name}-{target.name}-{label}-{recipe.name}"
     check_output(final, request.force)
     max_loops = request.max_loops if loops == DYNAMIC else int(loops)
-    options = WriteOptions(cast(LoopForm, form), loops, max_loops, context, cast(Compute, compute))
+    policy = "full" if request.kv == AUTO else request.kv
+    options = WriteOptions(cast(LoopForm, form), loops, max_loops, context, cast(Compute, compute), policy)
     return ExportPlan(target, options, final)
 
 
@@ -209,6 +219,16 @@ def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: P
         progress(f"quantizing {done}/{total} {name}")
 
     return quantize_with(source.model, recipe, request.algorithm, calibration, progress=report, seed=request.seed)
+
+
+def kv_choice(request: ExportRequest, item: ExportPlan, source: Source, progress: Progress) -> PolicyChoice | None:
+    """The measured KV policy under `--kv auto`; None where there is nothing to choose or to measure it on."""
+    if request.kv != AUTO or item.options.loop_form not in item.target.shared_kv_forms or not source.real:
+        return None
+    progress("measuring KV policies")
+    length = min(LENGTH, source.model.config.context, item.options.context) - 1
+    windows = source.text("heldout", request.text).windows(WINDOWS, length)
+    return choose_policy(source.model, windows, item.options.max_loops, item.options.context)
 
 
 def compression_verdict(
@@ -235,6 +255,7 @@ def export_one(
     quantized: QuantizedModel,
     compression: Verdict,
     checked: CheckedReference | None,
+    choice: PolicyChoice | None,
     progress: Progress,
 ) -> ExportResult:
     """Write, certify, verify and publish one artifact."""
@@ -249,7 +270,9 @@ def export_one(
         seconds["write"] = round(time.monotonic() - started, 2)
         certificate, problems = certify(source.model, module.read_injection(folder))
         lowering = Verdict(passed=None, by_loops={}, note="not run (--no-verify)")
-        draft = assemble(source, quantized, item.target, options, module.signatures(folder), certificate, compression)
+        draft = assemble(
+            source, quantized, item.target, options, module.signatures(folder), certificate, compression, choice
+        )
         entry = None
         if request.verify and checked is not None:
             started = time.monotonic()
@@ -290,7 +313,9 @@ def _verify(
     length = min(TEXT_TOKENS, draft.kv.context)
     count = _texts(source, 8)
     text = source.text("heldout", request.text, count * (length + 1))
-    verdict = lowering_gate(host, quantized.model, text.windows(count, length), loops, draft.compute, progress)
+    verdict = lowering_gate(
+        host, quantized.model, text.windows(count, length), loops, draft.compute, draft.kv.policy, progress
+    )
     return verdict, checked.entry(artifact_distance(host, checked.reference, loops))
 
 

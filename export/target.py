@@ -39,6 +39,7 @@ class WriteOptions:
     max_loops: int
     context: int
     compute: Compute
+    kv_policy: str = "full"
 
     def verified_loops(self) -> list[int]:
         """The loop counts at which the gates run."""
@@ -84,6 +85,7 @@ class Target:
     dynamic_forms: tuple[LoopForm, ...]  # the first is the default
     static_forms: tuple[LoopForm, ...]
     computes: tuple[Compute, ...]
+    shared_kv_forms: tuple[LoopForm, ...]  # forms whose host can let loops share a cache slot
     host_runtime: str
     minimum_runtime: tuple[tuple[str, str], ...] = ()
 
@@ -103,6 +105,7 @@ TARGETS = {
             dynamic_forms=("stages", "scan"),
             static_forms=("unrolled",),
             computes=("fp32", "int8"),
+            shared_kv_forms=("stages",),
             host_runtime="onnxruntime",
             minimum_runtime=(("onnxruntime", "1.31"),),
         ),
@@ -115,6 +118,7 @@ TARGETS = {
             dynamic_forms=("stages",),
             static_forms=("unrolled",),
             computes=("fp32", "int8"),
+            shared_kv_forms=(),
             host_runtime="executorch",
         ),
         Target(
@@ -126,6 +130,7 @@ TARGETS = {
             dynamic_forms=("stages", "while"),
             static_forms=("unrolled",),
             computes=("fp16", "fp32"),
+            shared_kv_forms=(),
             host_runtime="mil-interpreter",
         ),
     )

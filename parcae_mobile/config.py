@@ -22,6 +22,8 @@ from typing import Any
 from .errors import ConfigError, UsageError
 
 LOOPS = (1, 2, 4, 8, 16)  # the loop counts at which a model or a dynamic artifact is judged
+# How many loops keep keys and values of their own; the later ones share a slot in which the last one's win.
+KV_POLICIES = {"full": None, "shared": 0, "first1+shared": 1, "first2+shared": 2}
 RELEASED_SHAPES = ("parcae-140m", "parcae-370m", "parcae-770m", "parcae-1.3b")
 
 # What the original's initialisation strategies leave in the forward pass: scales of embedding and logits.
@@ -209,6 +211,12 @@ def released_config(name: str) -> ParcaeConfig:
         raise UsageError(f"{name!r} is no released shape; choose one of {', '.join(RELEASED_SHAPES)}")
     text = resources.files("parcae_mobile").joinpath("shapes", f"{name}.json").read_text(encoding="utf-8")
     return ParcaeConfig.from_dict(json.loads(text))
+
+
+def policy_slots(policy: str, max_loops: int) -> int:
+    """Cache slots of a recurrent layer under a KV policy (the original's compress-s1, compress-first1, -first2)."""
+    apart = KV_POLICIES[policy]
+    return max_loops if apart is None else min(apart + 1, max_loops)
 
 
 def check_loops(loops: int, most: int | None = None) -> None:

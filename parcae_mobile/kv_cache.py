@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .config import ParcaeConfig
+from .config import KV_POLICIES, ParcaeConfig, policy_slots
 from .errors import PromptTooLongError, UsageError
 
 STAGES = ("prelude", "core_block", "coda")
-POLICIES = {"full": None, "shared": 0, "first1+shared": 1, "first2+shared": 2}
 
 
 class Slot(Protocol):
@@ -99,14 +98,13 @@ class KVCache:
         policy: str = "full",
         device: torch.device | str = "cpu",
     ) -> None:
-        if policy not in POLICIES:
-            raise UsageError(f"unknown KV policy {policy!r}; choose one of {', '.join(POLICIES)}")
+        if policy not in KV_POLICIES:
+            raise UsageError(f"unknown KV policy {policy!r}; choose one of {', '.join(KV_POLICIES)}")
         if dtype not in (torch.float32, torch.float16, torch.bfloat16):
             raise UsageError(f"a KV cache of {dtype} is not built for eager execution; choose fp32, fp16 or bf16")
         self.config, self.max_loops, self.policy = config, max_loops, policy
         self.context = min(context or config.context, config.context)
         self.length = 0
-        self._apart = POLICIES[policy]
         heads = {"core_block": config.recurrent_num_attention_heads}
         widths = {"core_block": config.recurrent_embedding_dimension // config.recurrent_num_attention_heads}
         layers = dict(
@@ -133,7 +131,7 @@ class KVCache:
     @property
     def slots(self) -> int:
         """Slots of a recurrent layer: one for each loop, or those that the policy keeps."""
-        return self.max_loops if self._apart is None else min(self._apart + 1, self.max_loops)
+        return policy_slots(self.policy, self.max_loops)
 
     def slot_of(self, loop: int) -> int:
         """The recurrent slot that loop `loop` (from 0) writes and reads."""

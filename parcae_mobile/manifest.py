@@ -66,11 +66,13 @@ class Geometry(_Part):
 
 
 class KV(_Part):
-    """The cache's contract. `bytes_per_token` is by loop count; slots are one for each loop under `full`."""
+    """The cache's contract. `bytes_per_token` is by loop count; `measured` is what each policy costs against `full`."""
 
-    policy: str
+    policy: Literal["full", "shared", "first1+shared", "first2+shared"]
     dtype: str
     bytes_per_token: dict[str, int]
+    measured: dict[str, dict[str, float]] = {}
+    measured_at_loops: int | None = None
     context: int = Field(gt=0)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parcae_mobile.config import ParcaeConfig, check_loops
+from parcae_mobile.config import ParcaeConfig, check_loops, policy_slots
 from parcae_mobile.errors import PromptTooLongError
 from parcae_mobile.manifest import Manifest
 
@@ -29,8 +29,10 @@ class CacheGeometry:
     vocab_size: int
 
     @classmethod
-    def of(cls, config: ParcaeConfig, max_loops: int, context: int | None = None) -> CacheGeometry:
-        """The geometry of a model with one cache slot for each loop."""
+    def of(
+        cls, config: ParcaeConfig, max_loops: int, context: int | None = None, policy: str = "full"
+    ) -> CacheGeometry:
+        """The geometry of a model's cache under a KV policy."""
         recurrent, heads = config.recurrent_embedding_dimension, config.recurrent_num_attention_heads
         return cls(
             layers={
@@ -40,7 +42,7 @@ class CacheGeometry:
             },
             heads={"prelude": config.num_key_value_heads, "core_block": heads, "coda": config.num_key_value_heads},
             head_size={"prelude": config.head_size, "core_block": recurrent // heads, "coda": config.head_size},
-            slots=max_loops,
+            slots=policy_slots(policy, max_loops),
             context=min(context or config.context, config.context),
             max_loops=max_loops,
             state_width=recurrent,
@@ -55,7 +57,7 @@ class CacheGeometry:
             layers=given.layers,
             heads=given.heads,
             head_size=given.head_size,
-            slots=manifest.max_loops,
+            slots=policy_slots(manifest.kv.policy, manifest.max_loops),
             context=manifest.kv.context,
             max_loops=manifest.max_loops,
             state_width=given.state_width,
@@ -70,9 +72,12 @@ class CacheGeometry:
     def bytes_per_token(self, loops: int, item: int = 4) -> int:
         """Bytes of keys and values that one token adds at `loops` loops."""
         return sum(
-            2 * count * self.heads[stage] * self.head_size[stage] * item * (loops if stage == "core_block" else 1)
+            2 * count * self.heads[stage] * self.head_size[stage] * item * self._slots_at(stage, loops)
             for stage, count in self.layers.items()
         )
+
+    def _slots_at(self, stage: str, loops: int) -> int:
+        return min(loops, self.slots) if stage == "core_block" else 1
 
 
 class Host:
@@ -81,6 +86,7 @@ class Host:
     def __init__(self, geometry: CacheGeometry) -> None:
         self.geometry = geometry
         self.length = 0
+        self.loops_used = 0
 
     def run(
         self,
@@ -89,11 +95,13 @@ class Host:
         positions: Sequence[int] | None = None,
         initial_state: np.ndarray | None = None,
         on_state: Callable[[int, np.ndarray], None] | None = None,
+        exit_threshold: float = 0.0,
     ) -> np.ndarray:
         """Logits (positions, padded vocabulary) of a chunk that follows the tokens already held.
 
         `positions` are places in the chunk (all if None); `initial_state` (1, chunk, state width) is zero if None;
-        `on_state(loop, state)` sees the recurrent state where the form lets it be seen.
+        `on_state(loop, state)` sees the recurrent state where the form lets it be seen. With an `exit_threshold` the
+        loop ends once the state of every token in the chunk changed by less than that share; `loops_used` says when.
         """
         raise NotImplementedError
 
@@ -109,6 +117,12 @@ class Host:
     def slot_of(self, stage: str, loop: int) -> int:
         """The cache slot of a loop."""
         return min(loop, self.geometry.slots - 1) if stage == "core_block" else 0
+
+    @staticmethod
+    def converged(before: np.ndarray, after: np.ndarray, threshold: float) -> bool:
+        """Whether no token's state (1, chunk, width) changed by `threshold` of its norm or more."""
+        change = np.linalg.norm(after - before, axis=-1) / np.maximum(np.linalg.norm(after, axis=-1), 1e-12)
+        return bool(change.max() < threshold)
 
     def check(self, length: int, loops: int) -> None:
         """Raise `UsageError` for a bad loop count, `PromptTooLongError` for tokens beyond the context."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from parcae_mobile.errors import ToolMissingError
+from parcae_mobile.errors import ToolMissingError, UsageError
 from parcae_mobile.manifest import Manifest
 
 from .base import CacheGeometry, Host
@@ -46,6 +46,7 @@ class OnnxHost(Host):
         self.loop_form = loop_form
         self._caches: dict[str, np.ndarray] = {}
         self._capacity = self._slots = 0
+        self._exit_threshold = 0.0
 
     def run(
         self,
@@ -54,8 +55,14 @@ class OnnxHost(Host):
         positions: Sequence[int] | None = None,
         initial_state: np.ndarray | None = None,
         on_state: StateCallback | None = None,
+        exit_threshold: float = 0.0,
     ) -> np.ndarray:
         self.check(len(ids), loops)
+        if exit_threshold and self.loop_form != "stages":
+            raise UsageError(
+                f"early exit needs a host that runs the loop: this artifact's loop form is {self.loop_form}"
+            )
+        self._exit_threshold, self.loops_used = exit_threshold, loops
         self._reserve(self.length + len(ids), loops)
         length, total = len(ids), np.array(self.length + len(ids), np.int32)
         chosen = np.arange(length) if positions is None else np.array(positions)
@@ -67,7 +74,7 @@ class OnnxHost(Host):
         logits = forms[self.loop_form](
             tokens, total, chosen.astype(np.int64), state.astype(np.float32), loops, on_state
         )
-        self._fill_above(loops, self.length, int(total))
+        self._fill_above(self.loops_used, self.length, int(total))
         self.length += length
         return logits[0]
 
@@ -95,9 +102,13 @@ class OnnxHost(Host):
         )
         given = dict(zip(self._values, values, strict=True)) | {"injected": injected, "total": total}
         for loop in range(loops):
-            (state,) = self._call("recur", {"state": state, **given}, ["next_state"], "core_block", loop)
+            before = state
+            (state,) = self._call("recur", {"state": before, **given}, ["next_state"], "core_block", loop)
             if on_state is not None:
-                on_state(loop, state if isinstance(state, np.ndarray) else state.numpy())
+                on_state(loop, _array(state))
+            if self._exit_threshold and self.converged(_array(before), _array(state), self._exit_threshold):
+                self.loops_used = loop + 1
+                break
         inputs = {"state": state, "input_ids": tokens, "positions": positions, "total": total}
         return self._call("coda", inputs, ["logits"], "coda", 0)[0].numpy()
 
@@ -219,6 +230,10 @@ class OnnxHost(Host):
         place = ("cpu", 0, np.float32, view.shape, view.ctypes.data)
         binding.bind_input(f"{past}.{name}", *place)
         binding.bind_output(f"present.{name}", *place)
+
+
+def _array(value: Any) -> np.ndarray:
+    return value if isinstance(value, np.ndarray) else value.numpy()
 
 
 def open_host(folder: Path, manifest: Manifest, threads: int = 0) -> OnnxHost:
