@@ -269,6 +269,11 @@ def _index_select(low: StageLowering, node: Any) -> str:
     return low.emit("Gather", [x, indices], axis=node.args[1]) if indices else x  # mapped to "": take all
 
 
+def _select(low: StageLowering, node: fx.Node) -> str:
+    index = low.constant(np.array(node.args[2], np.int64))
+    return low.emit("Gather", [low.operand(node.args[0]), index], axis=node.args[1])
+
+
 def _unsqueeze(low: StageLowering, node: Any) -> str:
     return low.emit("Unsqueeze", [low.operand(node.args[0]), low.constant(np.array([node.args[1]], np.int64))])
 
@@ -292,6 +297,7 @@ _HANDLERS: dict[Any, Callable[[StageLowering, Any], Any]] = {
     aten.silu.default: _silu,
     aten.square.default: _twice,
     aten.index_select.default: _index_select,
+    aten.select.int: _select,
     aten.unsqueeze.default: _unsqueeze,
     aten.to.dtype: lambda low, node: low.operand(node.args[0]),
     aten.sym_size.int: lambda low, node: None,
