@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from parcae_mobile import Parcae, ParcaeConfig
 from parcae_mobile.random_weights import random_model
 
 torch.set_num_threads(1)
+logging.getLogger("torch.__trace").setLevel(logging.WARNING)  # thousands of lines for each trace
 settings.register_profile(
     "suite",
     deadline=None,
