@@ -30,6 +30,8 @@ from .tensor import QuantizedTensor
 ALGORITHMS = ("auto", "rtn", "hqq", "gptq")
 CALIBRATION_WINDOWS, CALIBRATION_LENGTH = 32, 256
 
+TOKENS_PER_COLUMN = 4  # fewer calibration tokens than this times a matrix's columns get a note
+
 # A tied table is also looked up, where every column counts alike: its head's Hessian gets more of the identity.
 TIED_DAMPING = 0.1
 
@@ -142,4 +144,13 @@ def _with_gptq(
             if progress is not None:
                 progress(name, len(tensors), len(chosen))
     done = quantize_model(model, recipe, lambda name, *rest: tensors[name])
-    return replace(done, algorithm="gptq", fallbacks=fallbacks, algorithms=algorithms)
+    notes = short_text_notes(calibration.numel(), max((parameters[n].shape[1] for n in chosen), default=0))
+    return replace(done, algorithm="gptq", notes=notes, fallbacks=fallbacks, algorithms=algorithms)
+
+
+def short_text_notes(tokens: int, widest: int) -> list[str]:
+    """A note where text is short for the widest matrix: GPTQ then fits noise and can lose against rounding."""
+    if tokens >= TOKENS_PER_COLUMN * widest:
+        return []
+    wanted = TOKENS_PER_COLUMN * widest
+    return [f"calibration text of {tokens} tokens is short for matrices of {widest} columns; give {wanted} or more"]

@@ -60,8 +60,9 @@ def collect_hessians(
         _run(model, windows, loops, counted, exits, meter, progress)
     finally:
         meter.remove()
-    for name, source in wanted.items():
-        if source in meter.sums and not torch.isfinite(meter.sums[source]).all():
+    for source, moments in meter.sums.items():  # in the order of computation, so the first one named is the cause
+        if not torch.isfinite(moments).all():
+            name = next(name for name in wanted if wanted[name] == source)
             raise TensorValueError(f"{name}: its inputs on the calibration text are NaN or infinite; check the model")
     return {name: meter.sums[source] for name, source in wanted.items() if source in meter.sums}
 
@@ -102,7 +103,7 @@ class _Meter:
 
     def __init__(self, model: Parcae, places: set[str]) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.on = True
+        self.places, self.on = places, True
         modules = dict(model.named_modules())
         self._handles = []
         for place in places:
@@ -111,8 +112,8 @@ class _Meter:
                 self._handles.append(module.register_forward_pre_hook(self._hook(place)))
 
     def add(self, place: str, x: Tensor) -> None:
-        """Add the moments of (..., columns)."""
-        if not self.on:
+        """Add the moments of (..., columns), if the place is watched."""
+        if not self.on or place not in self.places:
             return
         flat = x.reshape(-1, x.shape[-1]).float()
         if place in self.sums:

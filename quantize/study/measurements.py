@@ -62,7 +62,8 @@ def loops(bench: Bench) -> str:
             for kind, chosen in (("symmetric", recipe), ("asymmetric", asymmetric(recipe))):
                 distance = bench.quantize(chosen, gptq_quantizer(bench.model, hessians, {}, {}))
                 found.setdefault((hessian, kind), []).append(distance)
-    rows = [[hessian, kind, *spread(found[hessian, kind])] for hessian, kind in sorted(found, key=lambda pair: pair[1])]
+    order = sorted(found, key=lambda pair: pair[1], reverse=True)  # symmetric first
+    rows = [[hessian, kind, *spread(found[hessian, kind])] for hessian, kind in order]
     return table(["Hessian", "int4 is", *(f"draw {draw}" for draw in DRAWS), "mean KL", "spread", "top-1"], rows)
 
 
