@@ -10,16 +10,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
-from parcae_mobile.config import KV_POLICIES
-from parcae_mobile.errors import ToolMissingError, UsageError
-from parcae_mobile.manifest import MANIFEST, Compute, LoopForm, Manifest, Verdict, hash_files
+from parcae_mobile.manifest import MANIFEST, Manifest, Verdict, hash_files
 from parcae_mobile.parity import sweep
 from quantize.algorithms import quantize_with
 from quantize.apply import QuantizedModel
@@ -30,53 +28,17 @@ from .assemble import assemble
 from .certificate import certify
 from .kv_choice import LENGTH, WINDOWS, PolicyChoice, choose_policy
 from .lowering_gate import TEXT_TOKENS, LoweringVerdict, lowering_gate
-from .publish import check_output, failed_folder, publish, staging
+from .publish import failed_folder, publish, staging
 from .reference_check import CheckedReference, artifact_distance, check_reference
+from .request import AUTO, ExportPlan, ExportRequest, expand_targets, parse_loops, plan
 from .source import Source, open_source
-from .target import DYNAMIC, TARGETS, Loops, Target, WriteOptions, find_target, load_host, load_target
+from .target import Target, find_target, load_host, load_target
 
-AUTO = "auto"
 GOLDEN_BYTES = 2_000_000
 WINDOW = 256
 CALIBRATION_WINDOWS = 32
 SMALL_MODEL = 50_000_000  # parameters; larger models are judged on fewer texts
 Progress = Callable[[str], None]
-
-
-@dataclass
-class ExportRequest:
-    """What the command line asks for; see its options."""
-
-    model: str | None = None
-    revision: str | None = None
-    random_weights: bool = False
-    seed: int = 0
-    targets: list[str] = field(default_factory=lambda: ["onnx"])
-    loops: list[str] = field(default_factory=lambda: [DYNAMIC])
-    max_loops: int = 16
-    loop_form: str | None = None
-    quant: str = "int8"
-    algorithm: str = "auto"
-    compute: str | None = None
-    kv: str = "auto"
-    kv_dtype: str | None = None
-    context: int | None = None
-    out: Path = Path("dist")
-    force: bool = False
-    verify: bool = True
-    reference: Path | None = None
-    text: Path | None = None
-    calibration: Path | None = None
-    threads: int = 0
-
-
-@dataclass
-class ExportPlan:
-    """One artifact to be made."""
-
-    target: Target
-    options: WriteOptions
-    final: Path
 
 
 @dataclass
@@ -151,60 +113,6 @@ def run_export(request: ExportRequest, progress: Progress = lambda line: None) -
             result.seconds["reference"] = round(reference_seconds, 2)
         results.append(result)
     return results
-
-
-def parse_loops(text: str, max_loops: int) -> Loops:
-    """`dynamic`, or a whole number from 1 to `max_loops`. Raises `UsageError`."""
-    if max_loops < 1:
-        raise UsageError(f"--max-loops {max_loops}: give 1 or more")
-    if text == DYNAMIC:
-        return DYNAMIC
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise UsageError(f"--loops {text}: give a whole number of at least 1, or dynamic")
-    if int(text) > max_loops:
-        raise UsageError(f"--loops {text} is above --max-loops {max_loops}; raise one or lower the other")
-    return int(text)
-
-
-def expand_targets(names: list[str]) -> list[str]:
-    """`all` stands for every target that is built."""
-    if "all" in names:
-        return [name for name, target in TARGETS.items() if target.module is not None]
-    return list(dict.fromkeys(names))
-
-
-def plan(request: ExportRequest, source: Source, recipe: Recipe, target: Target, loops: Loops) -> ExportPlan:
-    """Resolve one artifact's options and check that its folder may be written."""
-    forms = target.forms(loops)
-    if not forms:
-        raise ToolMissingError(f"{target.name} with a static loop count is not built yet; use --loops dynamic")
-    form = request.loop_form or forms[0]
-    if form not in forms:
-        raise UsageError(f"--loop-form {form}: {target.name} with --loops {loops} has {', '.join(forms)}")
-    compute = request.compute or default_compute(target, recipe)
-    if compute not in target.computes:
-        raise UsageError(f"--compute {compute}: {target.name} has {', '.join(target.computes)}")
-    if request.kv != AUTO and request.kv not in KV_POLICIES:
-        raise UsageError(f"--kv {request.kv}: choose auto or one of {', '.join(KV_POLICIES)}")
-    if request.kv not in (AUTO, "full") and form not in target.shared_kv_forms:
-        raise ToolMissingError(f"--kv {request.kv} is not built for {target.name} ({form}); use full")
-    if request.kv_dtype not in (None, "fp32"):
-        raise ToolMissingError(f"--kv-dtype {request.kv_dtype} is not built for {target.name}; use fp32")
-    context = source.model.config.context if request.context is None else request.context
-    if not 1 <= context <= source.model.config.context:
-        raise UsageError(f"--context {context}: the model takes 1 to {source.model.config.context} tokens")
-    label = DYNAMIC if loops == DYNAMIC else f"T{loops}"
-    final = request.out / f"{source.name}-{target.name}-{label}-{recipe.name}"
-    check_output(final, request.force)
-    max_loops = request.max_loops if loops == DYNAMIC else int(loops)
-    policy = "full" if request.kv == AUTO else request.kv
-    options = WriteOptions(cast(LoopForm, form), loops, max_loops, context, cast(Compute, compute), policy)
-    return ExportPlan(target, options, final)
-
-
-def default_compute(target: Target, recipe: Recipe) -> str:
-    """int8 activations where weights are integers and the target has kernels for it, else the target's first."""
-    return "int8" if recipe.rules and "int8" in target.computes else target.computes[0]
 
 
 def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: Progress) -> QuantizedModel:
