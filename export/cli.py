@@ -165,6 +165,8 @@ def generate(
     prompt: Annotated[str, typer.Option(help="Text to continue.")] = "import os\n\n\ndef ",
     tokens: Annotated[int, typer.Option(help="Most tokens to generate.")] = 64,
     loops: Annotated[int | None, typer.Option(help="Loops at each token; default the trained count.")] = None,
+    exit_threshold: Annotated[float, typer.Option(help="End a token's loop below this state change; 0 is off.")] = 0.0,
+    compare_loops: Annotated[str | None, typer.Option(help="The same prompt at several counts, e.g. 1,2,4,8.")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_k: Annotated[int, typer.Option(help="Choose among this many tokens; 0 for all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Choose among the likeliest that hold this share.")] = 1.0,
@@ -173,62 +175,49 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Continue a text with an artifact, streaming."""
-    from parcae_mobile.errors import InputError
-    from parcae_mobile.manifest import verify_files
-    from parcae_mobile.tokenizer import TextTokenizer
-
-    from .generation import Sampling, Step
-    from .generation import generate as run
-    from .target import find_target, load_host
+    from .generation import Sampling
+    from .session import Session
 
     if tokens < 1:
         raise UsageError(f"--tokens {tokens}: give 1 or more")
-    sampling = Sampling(temperature, top_k, top_p, seed)
-    manifest = verify_files(artifact)
-    tokenizer = TextTokenizer.load(artifact)
-    if tokenizer is None:
-        raise InputError(f"{artifact} has no tokenizer.json, so it cannot read a prompt")
-    count = min(manifest.trained_loops, manifest.max_loops) if loops is None else loops
-    if manifest.loops != "dynamic" and count != manifest.loops:
-        raise UsageError(f"--loops {count}: this artifact was built for {manifest.loops} loops")
-    host = load_host(find_target(manifest.target))(artifact, manifest, threads)
-    ids = [tokenizer.bos, *tokenizer.encode(prompt)]
-    steps: list[Step] = []
-
-    def tokens_of() -> Iterator[int]:
-        stop = frozenset([tokenizer.eos])
-        for step in run(host, ids, sampling, count, tokens, stop):
-            steps.append(step)
-            if step.token not in stop:
-                yield step.token
-
-    pieces = []
-    if not as_json:
-        out.print(prompt, end="", style="bold", markup=False, highlight=False)
-    for piece in tokenizer.stream(tokens_of()):
-        pieces.append(piece)
+    session = Session.open(artifact, threads)
+    counts = [session.loops(loops)]
+    if compare_loops is not None:
+        counts = [session.loops(int(part) if part.isdigit() else 0) for part in compare_loops.split(",")]
+    results = []
+    for count in counts:
         if not as_json:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-    decode = [step.seconds for step in steps[1:]]
-    speed = len(decode) / sum(decode) if decode else 0.0
-    if as_json:
-        _print_json(
+            for warning in session.warnings(count):
+                err.print(f"warning: {warning}")
+            out.print(prompt, end="", style="bold", markup=False, highlight=False)
+        sampling = Sampling(temperature, top_k, top_p, seed)
+        pieces, steps = [], []
+        for piece in session.stream(prompt, sampling, count, tokens, exit_threshold, steps):
+            pieces.append(piece)
+            if not as_json:
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+        decode = [step.seconds for step in steps[1:]]
+        speed = len(decode) / sum(decode) if decode else 0.0
+        used = [step.loops for step in steps]
+        mean = sum(used) / len(used)
+        results.append(
             {
                 "text": "".join(pieces),
                 "tokens": [step.token for step in steps],
                 "loops": count,
+                "loops_by_token": used,
                 "first_token_seconds": steps[0].seconds,
                 "tokens_per_second": speed,
             }
         )
-        return
-    sys.stdout.write("\n")
-    out.print(
-        f"[{len(steps)} tokens at T={count}: first after {steps[0].seconds * 1e3:.0f} ms, then {speed:.0f} tokens/s]",
-        style="dim",
-        markup=False,
-    )
+        if not as_json:
+            sys.stdout.write("\n")
+            first = f"first after {steps[0].seconds * 1e3:.0f} ms, then {speed:.0f} tokens/s"
+            loops_text = f"T={count}" if mean == count else f"T={count}, {mean:.2f} loops on average"
+            out.print(f"[{len(steps)} tokens at {loops_text}: {first}]", style="dim", markup=False)
+    if as_json:
+        _print_json(results[0] if compare_loops is None else {"by_loops": results})
 
 
 @app.command()

@@ -37,10 +37,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Step:
-    """One generated token and the seconds since the one before (for the first: since the prompt was given)."""
+    """One generated token, the seconds since the one before (for the first: since the prompt was given), its loops."""
 
     token: int
     seconds: float
+    loops: int
 
 
 def choose(logits: np.ndarray, sampling: Sampling, random: np.random.Generator) -> int:
@@ -60,9 +61,22 @@ def choose(logits: np.ndarray, sampling: Sampling, random: np.random.Generator) 
 
 
 def generate(
-    host: Host, prompt: list[int], sampling: Sampling, loops: int, tokens: int, stop: frozenset[int] = frozenset()
+    host: Host,
+    prompt: list[int],
+    sampling: Sampling,
+    loops: int,
+    tokens: int,
+    stop: frozenset[int] = frozenset(),
+    exit_threshold: float = 0.0,
 ) -> Iterator[Step]:
-    """Yield up to `tokens` tokens; ends after a stop token. Raises `PromptTooLongError` before any work."""
+    """Yield up to `tokens` tokens; ends after a stop token. Raises `PromptTooLongError` before any work.
+
+    With an `exit_threshold` a token's loop ends once its state changes by less than that share; the prompt takes all.
+    """
+    if not 0 <= exit_threshold < 1:
+        raise UsageError(
+            f"--exit-threshold {exit_threshold}: give a share of the state's norm, from 0 (off) to below 1"
+        )
     if not prompt:
         raise UsageError("the prompt is empty; give at least one token")
     room = host.geometry.context - host.length
@@ -73,15 +87,16 @@ def generate(
         )
     random = np.random.default_rng(sampling.seed)
     started = time.perf_counter()
-    logits = prefill(host, prompt, loops)
+    logits, used = prefill(host, prompt, loops), loops
     for done in range(1, tokens + 1):
         token = choose(logits[: host.geometry.vocab_size], sampling, random)
         now = time.perf_counter()
-        yield Step(token, now - started)
+        yield Step(token, now - started, used)
         started = now
         if token in stop or done == tokens:
             return
-        logits = host.run([token], loops, positions=[0])[0]
+        logits = host.run([token], loops, positions=[0], exit_threshold=exit_threshold)[0]
+        used = host.loops_used
 
 
 def prefill(host: Host, prompt: list[int], loops: int) -> np.ndarray:
