@@ -74,9 +74,7 @@ def generate(
     With an `exit_threshold` a token's loop ends once its state changes by less than that share; the prompt takes all.
     """
     if not 0 <= exit_threshold < 1:
-        raise UsageError(
-            f"--exit-threshold {exit_threshold}: give a share of the state's norm, from 0 (off) to below 1"
-        )
+        raise UsageError(f"--exit-threshold {exit_threshold}: give a share of the norm, 0 (off) to below 1")
     if not prompt:
         raise UsageError("the prompt is empty; give at least one token")
     room = host.geometry.context - host.length

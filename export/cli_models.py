@@ -1,0 +1,135 @@
+"""Subcommands on models and machines: reference, convert, bench, doctor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from parcae_mobile.checkpoint import convert as convert_checkpoint
+from parcae_mobile.errors import UsageError
+
+from .cli_common import Json, Model, Threads, app, out, print_json, progress_line, set_threads
+
+
+@app.command()
+def reference(
+    model: Model = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
+    random_weights: Annotated[bool, typer.Option(help="Draw seeded weights for a released shape.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    arithmetic: Annotated[str, typer.Option(help="fp32; tf32 and bf16 only to be compared with it.")] = "fp32",
+    text: Annotated[Path | None, typer.Option(help="UTF-8 text instead of the held-out one.")] = None,
+    output: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("reference.npz"),
+    force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    compare: Annotated[tuple[Path, Path] | None, typer.Option(help="State the difference of two references.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the golden reference: fp32 logits with their provenance."""
+    from parcae_mobile.errors import OutputExistsError
+    from parcae_mobile.golden import compare_references, load_reference, make_reference, save_reference
+
+    from .report import print_rows
+    from .source import open_source
+
+    if compare is not None:
+        first, second = (load_reference(path) for path in compare)
+        distances = compare_references(first, second)
+        if as_json:
+            print_json(
+                {
+                    "references": [first.label, second.label],
+                    "by_loops": {str(count): distance.to_dict() for count, distance in distances.items()},
+                }
+            )
+            return
+        rows = [
+            [str(t), f"{d.max_abs:.2e}", f"{d.kl_mean:.2e}", f"{d.top1:.2%}", str(d.flips)]
+            for t, d in distances.items()
+        ]
+        print_rows(out, f"{second.label} against {first.label}", ["T", "max |diff|", "KL", "top-1", "flips"], rows)
+        return
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"--device {device}: choose cpu or cuda")
+    if output.exists() and not force:
+        raise OutputExistsError(f"{output} exists; add --force or choose another --out")
+    source = open_source(model, revision, random_weights)
+    made = make_reference(source.model, source.text("heldout", text, 128), device, arithmetic=arithmetic)
+    save_reference(made, output)
+    if as_json:
+        print_json({"reference": str(output), "sha256": made.sha256, **made.provenance})
+    else:
+        where = f"{made.label} ({made.provenance['device_name']})"
+        out.print(f"{output}: {where}, T in {sorted(made.logits)}, {made.sha256[:16]}")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="Checkpoint folder (pickle or safetensors).")],
+    target: Annotated[Path, typer.Argument(help="New folder.")],
+) -> None:
+    """Write a checkpoint as safetensors."""
+    from parcae_mobile.checkpoint import find_folder
+
+    for note in convert_checkpoint(find_folder(source), target):
+        out.print(f"note: {note}")
+    out.print(f"{target}: model.safetensors")
+
+
+@app.command()
+def bench(
+    model: Model = "parcae-140m",
+    random_weights: Annotated[bool, typer.Option(help="Draw seeded weights for a released shape.")] = True,
+    quant: Annotated[list[str], typer.Option(help="Presets or recipes; may be repeated.")] = ["int4"],  # noqa: B006
+    loop_form: Annotated[list[str], typer.Option(help="Loop forms; may be repeated.")] = ["stages", "scan"],  # noqa: B006
+    loops: Annotated[list[int], typer.Option(help="Loop counts; may be repeated.")] = [1, 4, 8, 16],  # noqa: B006
+    at_context: Annotated[list[int], typer.Option("--context", help="Contexts of decode steps.")] = [128, 1024],  # noqa: B006
+    out_folder: Annotated[Path, typer.Option("--out", help="Where artifacts and bench.json go.")] = Path("build/bench"),
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Measure memory and speed of ONNX artifacts side by side."""
+    from .bench import measure_memory, measure_speed, to_json
+    from .pipeline import ExportRequest, run_export
+    from .report import print_bench
+
+    set_threads(threads)
+    folders = []
+    with progress_line(as_json) as progress:
+        for name in quant:
+            for form in loop_form:
+                request = ExportRequest(
+                    model=model,
+                    random_weights=random_weights,
+                    quant=name,
+                    loop_form=form,
+                    out=out_folder / form,
+                    force=True,
+                    verify=False,
+                    max_loops=max(loops),
+                )
+                folders += [result.path for result in run_export(request, progress)]
+        memory = [measure_memory(folder, count, threads=threads) for folder in folders for count in loops]
+        speed = measure_speed(folders, loops, at_context, threads, progress=progress)
+    measured = to_json(speed, memory)
+    (out_folder / "bench.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        print_json(measured)
+    else:
+        print_bench(out, speed, memory)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed and which targets can be written and executed here."""
+    from .doctor import diagnose
+    from .report import print_rows
+
+    findings = diagnose()
+    if as_json:
+        print_json({"findings": [vars(finding) for finding in findings]})
+        return
+    rows = [["ok" if finding.fine else "!!", finding.subject, finding.detail] for finding in findings]
+    print_rows(out, "", ["", "what", "found"], rows)
