@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .errors import CheckpointError, ReferenceMismatchError, ToolMissingError, UsageError
+from .errors import CheckpointError, InputError, ReferenceMismatchError, ToolMissingError, UsageError
 from .model import Parcae
 from .parity import LOOPS, Distance, compare, greedy, sweep
 from .text import TokenText
@@ -175,8 +175,11 @@ def save_reference(reference: Reference, path: Path) -> None:
     for loops, logits in reference.logits.items():
         arrays[f"logits_{loops}"] = logits
         arrays[f"greedy_{loops}"] = np.array(reference.greedy[loops], np.int64)
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    try:
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror}); choose another --out") from None
 
 
 def load_reference(path: Path) -> Reference:
