@@ -90,12 +90,23 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def loose(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The int8 recipe with a budget that random weights, whose logits are nearly flat, can keep."""
+    path = tmp_path_factory.mktemp("recipes") / "int8.toml"
+    rules = '[[rules]]\nmatch = "transformer.adapter.*"\nbits = 32\n[[rules]]\nmatch = "*.weight"\nbits = 8\n'
+    path.write_text(f"budget = {{ kl = 0.1, top1 = 0.5 }}\n{rules}", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
 def exported(
-    cli: Callable[..., Ran], mini: Path, text: Path, tmp_path_factory: pytest.TempPathFactory
+    cli: Callable[..., Ran], mini: Path, text: Path, loose: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
     """A verified int8 artifact of the mini model and what `--json` said of it. To be read, not changed."""
     out = tmp_path_factory.mktemp("exported")
-    ran = cli("--model", mini, "--text", text, "--calibration", text, "--quant", "int8", "--out", out, "--json")
+    ran = cli(
+        "--model", mini, "--text", text, "--calibration", text, "--quant", loose, "--kv", "full", "--out", out, "--json"
+    )
     assert ran.code == 0, ran.err
     (artifact,) = ran.json["artifacts"]
     return Path(artifact["artifact"]), artifact
