@@ -42,7 +42,8 @@ def assemble(
     """The manifest before the gates ran and the files were hashed; those fields are filled in afterwards."""
     config = source.model.config
     geometry = CacheGeometry.of(config, options.max_loops, options.context, options.kv_policy)
-    per_token = {str(count): geometry.bytes_per_token(count) for count in options.verified_loops()}
+    item = {"fp32": 4, "fp16": 2, "int8": 1}[options.kv_dtype]
+    per_token = {str(count): geometry.bytes_per_token(count, item) for count in options.verified_loops()}
     table = {
         name: QuantEntry(bits=t.bits, group_size=t.group_size, symmetric=t.symmetric, shape=list(t.shape))
         for name, t in quantized.tensors.items()
@@ -75,7 +76,7 @@ def assemble(
         eos=None if source.tokenizer is None else source.tokenizer.eos,
         kv=KV(
             policy=cast(Any, options.kv_policy),
-            dtype="fp32",
+            dtype=options.kv_dtype,
             bytes_per_token=per_token,
             context=geometry.context,
             measured={} if choice is None else {name: cost.to_dict() for name, cost in choice.measured.items()},
@@ -92,7 +93,7 @@ def assemble(
         compression=compression,
         reference=None,
         verified_by="not verified",
-        memory_bytes=stored + geometry.bytes_per_token(typical) * geometry.context,
+        memory_bytes=stored + geometry.bytes_per_token(typical, item) * geometry.context,
         minimum_runtime=dict(target.minimum_runtime),
         tools={package: _version(package) for package in ("parcae-mobile", *target.packages)},
         files={},

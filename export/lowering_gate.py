@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parcae_mobile.kv_cache import KVCache
+from parcae_mobile.kv_cache import CacheSpec
 from parcae_mobile.manifest import Verdict
 from parcae_mobile.model import Parcae
 from parcae_mobile.parity import Distance, compare, greedy, state_error, sweep
@@ -25,6 +25,7 @@ from .hosts.base import Host
 TEXT_TOKENS = 64
 GREEDY_TOKENS = 64
 PROMPT_TOKENS = 16
+FULL_FP32 = CacheSpec()
 CACHED_PREFILL = 40  # the first text is given in one piece up to here, then token by token
 
 # Bounds by what activations are computed in.
@@ -62,16 +63,16 @@ def lowering_gate(
     texts: Tensor,
     loops: Sequence[int],
     compute: str,
-    policy: str = "full",
+    cache: CacheSpec = FULL_FP32,
     progress: Callable[[str], None] = lambda line: None,
 ) -> LoweringVerdict:
     """Compare on (texts, length + 1) ids at each loop count: logits, per-loop states, greedy continuations.
 
-    The first text goes through the cache in pieces, on both sides under the KV `policy`, the others in one piece. Last
-    ids of a window are targets only.
+    The first text goes through the cache in pieces, the others in one piece. Both sides have a cache of the same kind;
+    where it holds fp32, whole texts are compared with eager without one. Last ids of a window are targets only.
     """
     inputs, targets = texts[:, :-1], texts[:, 1:]
-    reference = {count: logits for count, _, logits in sweep(model, inputs, loops)}
+    whole = {count: logits for count, _, logits in sweep(model, inputs, loops)} if cache.dtype == "fp32" else {}
     states = [state[-1] for state in model.states(inputs, max(loops))]
     by_loops, errors, equal = {}, {}, {}
     for count in loops:
@@ -80,10 +81,11 @@ def lowering_gate(
         for ids in inputs[1:].tolist():
             host.reset()
             outputs.append(host.run(ids, count))
-        expected = torch.cat([_eager_in_pieces(model, inputs[:1], count, policy), reference[count][1:]])
+        others = whole[count][1:] if whole else _eager(model, inputs[1:], count, cache, inputs.shape[1])
+        expected = torch.cat([_eager(model, inputs[:1], count, cache, CACHED_PREFILL), others])
         by_loops[count] = compare(expected, torch.from_numpy(np.stack(outputs)), targets)
         errors[count] = _state_errors(host, states, inputs[-1].tolist(), count)
-        equal[count] = _greedy_agreement(host, model, inputs[0, :PROMPT_TOKENS].tolist(), count, policy)
+        equal[count] = _greedy_agreement(host, model, inputs[0, :PROMPT_TOKENS].tolist(), count, cache)
     budget = dict(BUDGETS[compute])
     if "greedy_equal" in budget:  # a short context has room for fewer
         budget["greedy_equal"] = min(GREEDY_TOKENS, host.geometry.context - min(PROMPT_TOKENS, inputs.shape[1]))
@@ -107,18 +109,18 @@ def _in_pieces(host: Host, ids: list[int], loops: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def _eager_in_pieces(model: Parcae, ids: Tensor, loops: int, policy: str) -> Tensor:
+def _eager(model: Parcae, ids: Tensor, loops: int, spec: CacheSpec, prefill: int) -> Tensor:
+    """Eager logits through a cache: `prefill` ids at once, then one by one."""
     length = ids.shape[1]
-    split = min(CACHED_PREFILL, length)
-    cache = KVCache(model.config, loops, context=length, policy=policy)
-    pieces = [ids[:, :split], *(ids[:, place : place + 1] for place in range(split, length))]
+    cache = spec.make(model.config, loops, length, batch=len(ids))
+    pieces = [ids[:, :prefill], *(ids[:, place : place + 1] for place in range(prefill, length))]
     return torch.cat([model(piece, loops, cache=cache) for piece in pieces], dim=1)
 
 
-def _greedy_agreement(host: Host, model: Parcae, prompt: list[int], loops: int, policy: str) -> int:
+def _greedy_agreement(host: Host, model: Parcae, prompt: list[int], loops: int, spec: CacheSpec) -> int:
     """How many greedy tokens are the same before the first difference."""
     tokens = min(GREEDY_TOKENS, host.geometry.context - len(prompt))
-    expected = greedy(model, prompt, tokens, loops, policy)
+    expected = greedy(model, prompt, tokens, loops, spec.make(model.config, loops, len(prompt) + tokens))
     host.reset()
     chunk = prompt
     for done, token in enumerate(expected):

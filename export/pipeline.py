@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from parcae_mobile.kv_cache import CacheScales, CacheSpec
 from parcae_mobile.manifest import MANIFEST, Manifest, Verdict, hash_files
-from parcae_mobile.parity import sweep
 from quantize.algorithms import quantize_with
 from quantize.apply import QuantizedModel
 from quantize.compression import compression_gate
@@ -26,13 +26,14 @@ from quantize.recipe import Recipe, load_recipe
 
 from .assemble import assemble
 from .certificate import certify
-from .kv_choice import LENGTH, WINDOWS, PolicyChoice, choose_policy
+from .kv_choice import JUDGED_LOOPS, LENGTH, WINDOWS, PolicyChoice, choose_policy
+from .kv_scales import measure_scales
 from .lowering_gate import TEXT_TOKENS, LoweringVerdict, lowering_gate
 from .publish import failed_folder, publish, staging
 from .reference_check import CheckedReference, artifact_distance, check_reference
 from .request import AUTO, ExportPlan, ExportRequest, expand_targets, parse_loops, plan
 from .source import Source, open_source
-from .target import Target, find_target, load_host, load_target
+from .target import find_target, load_host, load_target
 
 GOLDEN_BYTES = 2_000_000
 WINDOW = 256
@@ -107,6 +108,8 @@ def run_export(request: ExportRequest, progress: Progress = lambda line: None) -
         choice = kv_choice(request, item, source, progress)
         if choice is not None:
             item.options = replace(item.options, kv_policy=choice.policy)
+        if item.options.kv_dtype == "int8":
+            item.options = replace(item.options, kv_scales=kv_scales(request, item, source, progress))
         result = export_one(request, item, source, quantized, compression, checked, choice, progress)
         result.seconds["quantize"] = round(quantize_seconds, 2)
         if checked is not None:
@@ -137,6 +140,15 @@ def kv_choice(request: ExportRequest, item: ExportPlan, source: Source, progress
     length = min(LENGTH, source.model.config.context, item.options.context) - 1
     windows = source.text("heldout", request.text).windows(WINDOWS, length)
     return choose_policy(source.model, windows, item.options.max_loops, item.options.context)
+
+
+def kv_scales(request: ExportRequest, item: ExportPlan, source: Source, progress: Progress) -> CacheScales:
+    """Scales of an int8 cache, from calibration text (seeded ids where there is no tokenizer)."""
+    progress("measuring KV scales")
+    length = min(LENGTH, source.model.config.context) - 1
+    count = _texts(source, WINDOWS)
+    text = source.text("calibration", request.calibration, count * (length + 1))
+    return measure_scales(source.model, text.windows(count, length), min(JUDGED_LOOPS, item.options.max_loops))
 
 
 def compression_verdict(
@@ -174,7 +186,7 @@ def export_one(
         started = time.monotonic()
         _add_tokenizer(source, folder)
         module.write(quantized, folder, options)
-        _write_golden(quantized, source, loops, folder / "golden.npz")
+        _write_golden(quantized, source, loops, options.cache, folder / "golden.npz")
         seconds["write"] = round(time.monotonic() - started, 2)
         certificate, problems = certify(source.model, module.read_injection(folder))
         lowering = Verdict(passed=None, by_loops={}, note="not run (--no-verify)")
@@ -184,7 +196,7 @@ def export_one(
         entry = None
         if request.verify and checked is not None:
             started = time.monotonic()
-            verdict, entry = _verify(request, item.target, folder, draft, source, quantized, loops, checked, progress)
+            verdict, entry = _verify(request, item, folder, draft, source, quantized, loops, checked, progress)
             lowering = verdict.to_verdict()
             problems += verdict.failures
             seconds["gates"] = round(time.monotonic() - started, 2)
@@ -207,7 +219,7 @@ def export_one(
 
 def _verify(
     request: ExportRequest,
-    target: Target,
+    item: ExportPlan,
     folder: Path,
     draft: Manifest,
     source: Source,
@@ -217,12 +229,13 @@ def _verify(
     progress: Progress,
 ) -> tuple[LoweringVerdict, Any]:
     """Gate 1 on the written files, and their distance to the golden reference."""
-    host = load_host(target)(folder, draft, request.threads)
+    host = load_host(item.target)(folder, draft, request.threads)
+    budget = "int8" if draft.kv.dtype == "int8" else draft.compute  # a rounding on an edge moves a logit, not a token
     length = min(TEXT_TOKENS, draft.kv.context)
     count = _texts(source, 8)
     text = source.text("heldout", request.text, count * (length + 1))
     verdict = lowering_gate(
-        host, quantized.model, text.windows(count, length), loops, draft.compute, draft.kv.policy, progress
+        host, quantized.model, text.windows(count, length), loops, budget, item.options.cache, progress
     )
     return verdict, checked.entry(artifact_distance(host, checked.reference, loops))
 
@@ -237,16 +250,18 @@ def _add_tokenizer(source: Source, folder: Path) -> None:
         shutil.copyfile(source.folder / "tokenizer.json", folder / "tokenizer.json")
 
 
-def _write_golden(quantized: QuantizedModel, source: Source, loops: list[int], path: Path) -> None:
+def _write_golden(quantized: QuantizedModel, source: Source, loops: list[int], cache: CacheSpec, path: Path) -> None:
     """Inputs and expected logits of the last positions, for a self-test on the device: at most 2 MB."""
-    config = quantized.model.config
+    model = quantized.model
     chosen = sorted({loops[0], loops[len(loops) // 2], loops[-1]})
-    length = min(32, config.context)
-    rows = max(1, min(length, GOLDEN_BYTES // (len(chosen) * config.padded_vocab_size * 4 + 1)))
+    length = min(32, model.config.context)
+    rows = max(1, min(length, GOLDEN_BYTES // (len(chosen) * model.config.padded_vocab_size * 4 + 1)))
     ids = source.text("heldout", least=length).ids[:length]
-    arrays: dict[str, Any] = {"input_ids": ids.numpy(), "positions": np.arange(length - rows, length)}
+    positions = torch.arange(length - rows, length)
+    arrays: dict[str, Any] = {"input_ids": ids.numpy(), "positions": positions.numpy()}
     with torch.no_grad():
-        for count, _, logits in sweep(quantized.model, ids[None], chosen):
-            arrays[f"logits_{count}"] = logits[0, length - rows :].numpy()
+        for count in chosen:
+            held = cache.make(model.config, count, length)
+            arrays[f"logits_{count}"] = model(ids[None], count, cache=held, positions=positions)[0].numpy()
     with path.open("wb") as file:
         np.savez(file, **arrays)

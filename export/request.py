@@ -92,8 +92,9 @@ def plan(request: ExportRequest, source: Source, recipe: Recipe, target: Target,
         raise UsageError(f"--kv {request.kv}: choose auto or one of {', '.join(KV_POLICIES)}")
     if request.kv not in (AUTO, "full") and form not in target.shared_kv_forms:
         raise ToolMissingError(f"--kv {request.kv} is not built for {target.name} ({form}); use full")
-    if request.kv_dtype not in (None, "fp32"):
-        raise ToolMissingError(f"--kv-dtype {request.kv_dtype} is not built for {target.name}; use fp32")
+    kv_dtype = request.kv_dtype or target.kv_dtypes[0]
+    if kv_dtype not in target.kv_dtypes:
+        raise ToolMissingError(f"--kv-dtype {kv_dtype}: {target.name} has {', '.join(target.kv_dtypes)}")
     context = source.model.config.context if request.context is None else request.context
     if not 1 <= context <= source.model.config.context:
         raise UsageError(f"--context {context}: the model takes 1 to {source.model.config.context} tokens")
@@ -102,7 +103,7 @@ def plan(request: ExportRequest, source: Source, recipe: Recipe, target: Target,
     check_output(final, request.force)
     max_loops = request.max_loops if loops == DYNAMIC else int(loops)
     policy = "full" if request.kv == AUTO else request.kv
-    options = WriteOptions(cast(LoopForm, form), loops, max_loops, context, cast(Compute, compute), policy)
+    options = WriteOptions(cast(LoopForm, form), loops, max_loops, context, cast(Compute, compute), policy, kv_dtype)
     return ExportPlan(target, options, final)
 
 

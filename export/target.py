@@ -20,6 +20,7 @@ from parcae_mobile.manifest import Compute, LoopForm, Manifest, Signature
 if TYPE_CHECKING:
     import torch
 
+    from parcae_mobile.kv_cache import CacheScales, CacheSpec
     from quantize.apply import QuantizedModel
 
     from .hosts.base import Host
@@ -40,6 +41,15 @@ class WriteOptions:
     context: int
     compute: Compute
     kv_policy: str = "full"
+    kv_dtype: str = "fp32"
+    kv_scales: CacheScales | None = None
+
+    @property
+    def cache(self) -> CacheSpec:
+        """The kind of cache, for the eager model that the artifact is compared with."""
+        from parcae_mobile.kv_cache import CacheSpec
+
+        return CacheSpec(self.kv_policy, self.kv_dtype, self.kv_scales)
 
     def verified_loops(self) -> list[int]:
         """The loop counts at which the gates run."""
@@ -85,6 +95,7 @@ class Target:
     dynamic_forms: tuple[LoopForm, ...]  # the first is the default
     static_forms: tuple[LoopForm, ...]
     computes: tuple[Compute, ...]
+    kv_dtypes: tuple[str, ...]  # the first is the default
     shared_kv_forms: tuple[LoopForm, ...]  # forms whose host can let loops share a cache slot
     host_runtime: str
     minimum_runtime: tuple[tuple[str, str], ...] = ()
@@ -105,6 +116,7 @@ TARGETS = {
             dynamic_forms=("stages", "scan"),
             static_forms=("unrolled",),
             computes=("fp32", "int8"),
+            kv_dtypes=("fp32", "int8"),
             shared_kv_forms=("stages",),
             host_runtime="onnxruntime",
             minimum_runtime=(("onnxruntime", "1.31"),),
@@ -118,6 +130,7 @@ TARGETS = {
             dynamic_forms=("stages",),
             static_forms=("unrolled",),
             computes=("fp32", "int8"),
+            kv_dtypes=("fp32",),
             shared_kv_forms=(),
             host_runtime="executorch",
         ),
@@ -130,6 +143,7 @@ TARGETS = {
             dynamic_forms=("stages", "while"),
             static_forms=("unrolled",),
             computes=("fp16", "fp32"),
+            kv_dtypes=("fp16",),
             shared_kv_forms=(),
             host_runtime="mil-interpreter",
         ),

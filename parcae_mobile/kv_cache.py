@@ -10,6 +10,7 @@ policy's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -20,6 +21,30 @@ from .config import KV_POLICIES, ParcaeConfig, policy_slots
 from .errors import PromptTooLongError, UsageError
 
 STAGES = ("prelude", "core_block", "coda")
+
+CacheScales = dict[str, list[tuple[float, float]]]  # by stage: the int8 scales of each layer's keys and values
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.int8}
+
+
+@dataclass(frozen=True)
+class CacheSpec:
+    """The cache's contract: policy, type, and the scales of an int8 cache."""
+
+    policy: str = "full"
+    dtype: str = "fp32"
+    scales: CacheScales | None = None
+
+    def make(self, config: ParcaeConfig, max_loops: int, context: int, batch: int = 1) -> KVCache:
+        """An empty eager cache of this kind."""
+        return KVCache(
+            config,
+            max_loops,
+            batch=batch,
+            context=context,
+            dtype=DTYPES[self.dtype],
+            policy=self.policy,
+            scales=self.scales,
+        )
 
 
 class Slot(Protocol):
@@ -59,20 +84,39 @@ class FullSequence:
         return out.transpose(1, 2).flatten(2)
 
 
+def store(x: Tensor, dtype: torch.dtype, scale: float | None) -> Tensor:
+    """Keys or values in the cache's type; with a scale as int8, rounded to nearest and clipped."""
+    return x.to(dtype) if scale is None else (x / scale).round().clamp(-128, 127).to(dtype)
+
+
+def fetch(x: Tensor, dtype: torch.dtype, scale: float | None) -> Tensor:
+    """The inverse of `store`."""
+    return x.to(dtype) if scale is None else x.to(dtype) * scale
+
+
 class CacheSlot:
     """One slot of a `KVCache` for one layer during one chunk of tokens."""
 
-    def __init__(self, keys: Tensor, values: Tensor, past: int, rope: Tensor | None) -> None:
-        self.keys, self.values, self.past, self.rope = keys, values, past, rope
+    def __init__(
+        self,
+        keys: Tensor,
+        values: Tensor,
+        past: int,
+        rope: Tensor | None,
+        scales: tuple[float, float] | None = None,
+    ) -> None:
+        self.keys, self.values, self.past, self.rope, self.scales = keys, values, past, rope, scales
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, normalise: bool) -> Tensor:
         length = query.shape[1]
         total = self.past + length
         query, key = place(query, self.rope, normalise), place(key, self.rope, normalise)
-        self.keys[:, :, self.past : total] = key.transpose(1, 2).to(self.keys.dtype)
-        self.values[:, :, self.past : total] = value.transpose(1, 2).to(self.values.dtype)
+        key_scale, value_scale = self.scales or (None, None)
+        self.keys[:, :, self.past : total] = store(key.transpose(1, 2), self.keys.dtype, key_scale)
+        self.values[:, :, self.past : total] = store(value.transpose(1, 2), self.values.dtype, value_scale)
         q = query.transpose(1, 2)
-        k, v = (t[:, :, :total].to(q.dtype) for t in (self.keys, self.values))
+        k = fetch(self.keys[:, :, :total], q.dtype, key_scale)
+        v = fetch(self.values[:, :, :total], q.dtype, value_scale)
         mask = None
         if length > 1:
             positions = torch.arange(total, device=q.device)
@@ -97,11 +141,16 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         policy: str = "full",
         device: torch.device | str = "cpu",
+        scales: CacheScales | None = None,
     ) -> None:
         if policy not in KV_POLICIES:
             raise UsageError(f"unknown KV policy {policy!r}; choose one of {', '.join(KV_POLICIES)}")
-        if dtype not in (torch.float32, torch.float16, torch.bfloat16):
-            raise UsageError(f"a KV cache of {dtype} is not built for eager execution; choose fp32, fp16 or bf16")
+        if dtype not in (torch.float32, torch.float16, torch.bfloat16) and (dtype, scales is None) != (
+            torch.int8,
+            False,
+        ):
+            raise UsageError(f"a KV cache of {dtype} is not built; choose fp32, fp16, bf16, or int8 with its scales")
+        self.scales = scales
         self.config, self.max_loops, self.policy = config, max_loops, policy
         self.context = min(context or config.context, config.context)
         self.length = 0
@@ -145,8 +194,9 @@ class KVCache:
             )
         index = self.slot_of(loop) if stage == "core_block" else 0
         chunk = None if rope is None else rope[self.length : self.length + length]
-        pairs = zip(self.keys[stage][index], self.values[stage][index], strict=True)
-        return [CacheSlot(keys, values, self.length, chunk) for keys, values in pairs]
+        layers = zip(self.keys[stage][index], self.values[stage][index], strict=True)
+        scales = self.scales[stage] if self.scales is not None else [None] * len(self.keys[stage][index])
+        return [CacheSlot(*pair, self.length, chunk, scale) for pair, scale in zip(layers, scales, strict=True)]
 
     def advance(self, length: int, loops: int) -> None:
         """Count a chunk as held, once every stage has stored it.

@@ -114,10 +114,11 @@ def state_changes(model: Parcae, input_ids: Tensor, loops: int) -> list[float]:
 
 
 @torch.no_grad()
-def greedy(model: Parcae, prompt: Sequence[int], tokens: int, loops: int, policy: str = "full") -> list[int]:
-    """`tokens` greedy tokens after `prompt`, through a KV cache. Ties go to the lower id."""
+def greedy(model: Parcae, prompt: Sequence[int], tokens: int, loops: int, cache: KVCache | None = None) -> list[int]:
+    """`tokens` greedy tokens after `prompt`, through an empty `cache` (full, fp32 if none). Ties go to the lower id."""
     device = model.rope.device
-    cache = KVCache(model.config, loops, context=len(prompt) + tokens, policy=policy, device=device)
+    if cache is None:
+        cache = KVCache(model.config, loops, context=len(prompt) + tokens, device=device)
     ids, out = torch.tensor([list(prompt)], device=device), []
     for _ in range(tokens):
         logits = model(ids, loops, cache=cache, positions=torch.tensor([ids.shape[1] - 1], device=device))

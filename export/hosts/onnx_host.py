@@ -29,8 +29,11 @@ StateCallback = Callable[[int, np.ndarray], None]
 class OnnxHost(Host):
     """One artifact in memory. Not thread-safe: it owns one conversation's cache."""
 
-    def __init__(self, folder: Path, loop_form: str, geometry: CacheGeometry, threads: int = 0) -> None:
+    def __init__(
+        self, folder: Path, loop_form: str, geometry: CacheGeometry, threads: int = 0, kv_dtype: str = "fp32"
+    ) -> None:
         super().__init__(geometry)
+        self._kv_dtype = {"fp32": np.float32, "int8": np.int8}[kv_dtype]
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
@@ -222,12 +225,12 @@ class OnnxHost(Host):
     def _empty(self, stage: str) -> np.ndarray:
         _, batch, heads, _, size = self.geometry.shape(stage)
         slots = self._slots if stage == "core_block" else 1
-        return np.zeros((slots, batch, heads, self._capacity, size), np.float32)
+        return np.zeros((slots, batch, heads, self._capacity, size), self._kv_dtype)
 
     @staticmethod
     def _bind(binding: ort.IOBinding, name: str, view: np.ndarray, past: str = "past") -> None:
         """Bind one array as both past and present, so that attention appends in place."""
-        place = ("cpu", 0, np.float32, view.shape, view.ctypes.data)
+        place = ("cpu", 0, view.dtype.type, view.shape, view.ctypes.data)
         binding.bind_input(f"{past}.{name}", *place)
         binding.bind_output(f"present.{name}", *place)
 
@@ -238,4 +241,4 @@ def _array(value: Any) -> np.ndarray:
 
 def open_host(folder: Path, manifest: Manifest, threads: int = 0) -> OnnxHost:
     """The artifact of a folder on this machine's CPU."""
-    return OnnxHost(folder, manifest.loop_form, CacheGeometry.from_manifest(manifest), threads)
+    return OnnxHost(folder, manifest.loop_form, CacheGeometry.from_manifest(manifest), threads, manifest.kv.dtype)

@@ -19,11 +19,12 @@ from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 from export.stages import trace_stages
 from export.target import StoredInjection, WriteOptions
 from parcae_mobile.errors import InputError
+from parcae_mobile.kv_cache import CacheScales
 from parcae_mobile.manifest import Port, Signature
 from quantize.apply import QuantizedModel
 
 from .onnx_clients import write_client_files
-from .onnx_graph import ACCURACY_LEVELS, WEIGHTS, declare, save
+from .onnx_graph import ACCURACY_LEVELS, CACHE_STAGES, WEIGHTS, declare, save
 from .onnx_lowering import StageLowering
 from .onnx_scan import write_scan
 from .onnx_static import write_static
@@ -35,10 +36,11 @@ ADAPTER = "transformer.adapter."
 def write(quantized: QuantizedModel, folder: Path, options: WriteOptions) -> None:
     """Write the graphs of `options.loop_form` and the weights file."""
     if options.loop_form == "unrolled":
-        write_static(quantized, folder, int(options.loops), options.compute)
+        write_static(quantized, folder, int(options.loops), options.compute, kv_scales=options.kv_scales)
         write_client_files(quantized.model.config, folder, int(options.loops), options.context)
     else:
-        {"stages": write_stages, "scan": write_scan}[options.loop_form](quantized, folder, options.compute)
+        writer = {"stages": write_stages, "scan": write_scan}[options.loop_form]
+        writer(quantized, folder, options.compute, options.kv_scales)
 
 
 def signatures(folder: Path) -> dict[str, Signature]:
@@ -80,15 +82,21 @@ def read_injection(folder: Path) -> StoredInjection | None:
     return StoredInjection(*(torch.from_numpy(found[role].copy()) for role in ("decay", "dt", "B")))
 
 
-def write_stages(quantized: QuantizedModel, folder: Path, compute: str = "fp32") -> list[str]:
+def write_stages(
+    quantized: QuantizedModel, folder: Path, compute: str = "fp32", kv_scales: CacheScales | None = None
+) -> list[str]:
     """Write three graphs and the weights file into `folder`; returns the file names."""
     weights = WeightFile(folder / WEIGHTS)
     names = []
     for name, stage in trace_stages(quantized.model).items():
         initializers: dict[str, TensorProto] = {}
-        nodes = StageLowering(stage, quantized, weights, initializers, ACCURACY_LEVELS[compute]).run()
-        inputs = [declare(quantized.model, name, value) for value in stage.inputs]
-        outputs = [declare(quantized.model, name, value) for value in stage.outputs]
+        scales = kv_scales[CACHE_STAGES[name]] if kv_scales is not None else None
+        level = ACCURACY_LEVELS[compute]
+        nodes = StageLowering(stage, quantized, weights, initializers, level, kv_scales=scales).run()
+        inputs, outputs = (
+            [declare(quantized.model, name, value, int8_cache=scales is not None) for value in values]
+            for values in (stage.inputs, stage.outputs)
+        )
         graph = helper.make_graph(nodes, name, inputs, outputs, initializer=list(initializers.values()))
         names.append(save(graph, folder / f"model_{name}.onnx"))
     weights.close()

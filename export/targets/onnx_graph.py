@@ -15,17 +15,21 @@ WEIGHTS = "weights.data"
 OPSET = 21
 IR_VERSION = 10
 ACCURACY_LEVELS = {"fp32": 1, "int8": 4}  # of MatMulNBits: what activations are computed in
+CACHE_STAGES = {"prelude": "prelude", "recur": "core_block", "coda": "coda"}  # a stage's name in the cache's contract
 FLOAT, INT64, INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
 
 
-def declare(model: Parcae, stage: str, name: str, length: str = "cache", stacked: bool = False) -> ValueInfoProto:
+def declare(
+    model: Parcae, stage: str, name: str, length: str = "cache", stacked: bool = False, int8_cache: bool = False
+) -> ValueInfoProto:
     """Type and shape of a stage's input or output by its name; `length` names the caches' token dimension."""
     config = model.config
     width = config.recurrent_embedding_dimension
     if name.startswith(("past.", "present.")):
         attention = model.transformer["core_block" if stage == "recur" else stage][int(name.split(".")[1])].attn
         shape = [1, attention.kv_heads, length, attention.head_size]
-        return helper.make_tensor_value_info(name, FLOAT, ["loops", *shape] if stacked else shape)
+        stored = TensorProto.INT8 if int8_cache else FLOAT
+        return helper.make_tensor_value_info(name, stored, ["loops", *shape] if stacked else shape)
     kinds: dict[str, tuple[int, list[int | str]]] = {
         "input_ids": (INT64, [1, "sequence"]),
         "positions": (INT64, ["positions"]),

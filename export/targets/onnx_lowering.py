@@ -41,6 +41,7 @@ class StageLowering:
         accuracy_level: int,
         prefix: str = "",
         names: dict[str, str] | None = None,
+        kv_scales: list[tuple[float, float]] | None = None,
     ) -> None:
         self.stage, self.quantized, self.weights, self.initializers = stage, quantized, weights, initializers
         self.accuracy_level, self.prefix, self.names = accuracy_level, prefix, names or {}
@@ -48,6 +49,7 @@ class StageLowering:
         self.values: dict[fx.Node, Any] = {}
         self.parameters: dict[fx.Node, str] = {}
         self._total_less_one: str | None = None
+        self._kv_scales = iter(kv_scales) if kv_scales is not None else None
 
     def run(self) -> list[NodeProto]:
         """The stage's nodes in order."""
@@ -215,15 +217,22 @@ class StageLowering:
         rotary = []
         if rope is not None:
             rotary = [self.weight(rope, _cosines, ".cos"), self.weight(rope, _sines, ".sin")]
+        inputs = [*flat, self.operand(past_key), self.operand(past_value), self._total_less_one, total, *rotary]
+        cache: dict[str, Any] = {}
+        if self._kv_scales is not None:
+            scales = [self.constant(np.array([scale], np.float32)) for scale in next(self._kv_scales)]
+            inputs += [""] * (12 - len(inputs)) + scales
+            cache = {"kv_cache_bit_width": 8, "k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR"}
         return self.emit(
             "GroupQueryAttention",
-            [*flat, self.operand(past_key), self.operand(past_value), self._total_less_one, total, *rotary],
+            inputs,
             outputs=3,
             domain=MS,
             num_heads=heads,
             kv_num_heads=kv_heads,
             do_rotary=int(rope is not None),
             rotary_interleaved=int(rope is not None),
+            **cache,
         )
 
     def slice(self, node: Any) -> str:

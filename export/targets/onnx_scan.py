@@ -12,14 +12,17 @@ from pathlib import Path
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from export.stages import trace_stages
+from parcae_mobile.kv_cache import CacheScales
 from quantize.apply import QuantizedModel
 
-from .onnx_graph import ACCURACY_LEVELS, WEIGHTS, declare, rename, save
+from .onnx_graph import ACCURACY_LEVELS, CACHE_STAGES, WEIGHTS, declare, rename, save
 from .onnx_lowering import StageLowering
 from .onnx_weights import WeightFile
 
 
-def write_scan(quantized: QuantizedModel, folder: Path, compute: str = "fp32") -> list[str]:
+def write_scan(
+    quantized: QuantizedModel, folder: Path, compute: str = "fp32", kv_scales: CacheScales | None = None
+) -> list[str]:
     """Write one graph and the weights file into `folder`; returns the file names.
 
     Recurrent caches are stacked over loops: their leading dimension is the loop count.
@@ -27,10 +30,11 @@ def write_scan(quantized: QuantizedModel, folder: Path, compute: str = "fp32") -
     stages = trace_stages(quantized.model)
     weights = WeightFile(folder / WEIGHTS)
     initializers: dict[str, TensorProto] = {}
-    model, level = quantized.model, ACCURACY_LEVELS[compute]
+    model, level, int8 = quantized.model, ACCURACY_LEVELS[compute], kv_scales is not None
 
     def lower(name: str, names: dict[str, str]) -> list[NodeProto]:
-        return StageLowering(stages[name], quantized, weights, initializers, level, f"{name}/", names).run()
+        scales = kv_scales[CACHE_STAGES[name]] if kv_scales is not None else None
+        return StageLowering(stages[name], quantized, weights, initializers, level, f"{name}/", names, scales).run()
 
     outer = {name: {v: _scan_name(name, v) for v in (*s.inputs, *s.outputs) if "." in v} for name, s in stages.items()}
     for name in outer:
@@ -42,8 +46,8 @@ def write_scan(quantized: QuantizedModel, folder: Path, compute: str = "fp32") -
     body = helper.make_graph(
         lower("recur", body_names),
         "recurrent_block",
-        [rename(declare(model, "recur", v), body_names[v]) for v in ("state", *carried)],
-        [rename(declare(model, "recur", v), body_names[v]) for v in ("next_state", *scanned)],
+        [rename(declare(model, "recur", v, int8_cache=int8), body_names[v]) for v in ("state", *carried)],
+        [rename(declare(model, "recur", v, int8_cache=int8), body_names[v]) for v in ("next_state", *scanned)],
     )
     scan = helper.make_node(
         "Scan",
@@ -57,7 +61,7 @@ def write_scan(quantized: QuantizedModel, folder: Path, compute: str = "fp32") -
 
     def declared(name: str, values: tuple[str, ...] | list[str]) -> list[ValueInfoProto]:
         stacked = name == "recur"
-        return [rename(declare(model, name, v, stacked=stacked), _scan_name(name, v)) for v in values]
+        return [rename(declare(model, name, v, stacked=stacked, int8_cache=int8), _scan_name(name, v)) for v in values]
 
     def kv(name: str, prefix: str) -> list[str]:
         return [v for v in (*stages[name].inputs, *stages[name].outputs) if v.startswith(prefix)]

@@ -12,18 +12,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from export.stages import Stage, trace_stages
+from parcae_mobile.kv_cache import CacheScales
 from quantize.apply import QuantizedModel
 
-from .onnx_graph import ACCURACY_LEVELS, WEIGHTS, declare, rename, save
+from .onnx_graph import ACCURACY_LEVELS, CACHE_STAGES, WEIGHTS, declare, rename, save
 from .onnx_lowering import StageLowering
 from .onnx_weights import WeightFile
 
 
 def write_static(
-    quantized: QuantizedModel, folder: Path, loops: int, compute: str = "fp32", last_logits: bool = False
+    quantized: QuantizedModel,
+    folder: Path,
+    loops: int,
+    compute: str = "fp32",
+    last_logits: bool = False,
+    kv_scales: CacheScales | None = None,
 ) -> list[str]:
     """Write `model.onnx` and the weights file; returns the file names.
 
@@ -39,7 +45,8 @@ def write_static(
     def lower(name: str, prefix: str, first_layer: int, names: dict[str, str]) -> list[NodeProto]:
         numbered = {value: _numbered(value, first_layer) for value in (*stages[name].inputs, *stages[name].outputs)}
         given = {value: target for value, target in numbered.items() if target != value} | names
-        return StageLowering(stages[name], quantized, weights, initializers, level, prefix, given).run()
+        scales = kv_scales[CACHE_STAGES[name]] if kv_scales is not None else None
+        return StageLowering(stages[name], quantized, weights, initializers, level, prefix, given, scales).run()
 
     nodes = lower("prelude", "prelude/", 0, {})
     coda_names = {"state": f"state.{loops}"} | ({} if last_logits else {"positions": ""})
@@ -49,32 +56,35 @@ def write_static(
     nodes += lower("coda", "coda/", prelude + loops * recurrent, coda_names)
     weights.close()
 
-    def kv(name: str, prefix: str, first_layer: int, stage: Stage) -> list[str]:
+    def kv(stage: Stage, prefix: str) -> list[str]:
         return [value for value in (*stage.inputs, *stage.outputs) if value.startswith(prefix)]
 
     placed = [("prelude", 0), *(("recur", prelude + loop * recurrent) for loop in range(loops))]
     placed.append(("coda", prelude + loops * recurrent))
-    past, present = (
-        [
-            rename(
-                declare(quantized.model, name, value, "total" if prefix == "present." else "past"), _numbered(value, n)
-            )
-            for name, n in placed
-            for value in kv(name, prefix, n, stages[name])
+    int8 = kv_scales is not None
+
+    def declared(prefix: str, length: str) -> list[ValueInfoProto]:
+        return [
+            rename(declare(quantized.model, name, value, length, int8_cache=int8), _numbered(value, first))
+            for name, first in placed
+            for value in kv(stages[name], prefix)
         ]
-        for prefix in ("past.", "present.")
-    )
+
     int64, float32 = TensorProto.INT64, TensorProto.FLOAT
     inputs = [
         helper.make_tensor_value_info("input_ids", int64, [1, "sequence"]),
         helper.make_tensor_value_info("attention_mask", int64, [1, "total"]),
-        *past,
+        *declared("past.", "past"),
     ]
     rows: int | str = 1 if last_logits else "sequence"
     logits = helper.make_tensor_value_info("logits", float32, [1, rows, config.padded_vocab_size])
     leading = _leading_nodes(initializers, weights, config.recurrent_embedding_dimension, last_logits)
     graph = helper.make_graph(
-        [*leading, *nodes], "parcae", inputs, [logits, *present], initializer=list(initializers.values())
+        [*leading, *nodes],
+        "parcae",
+        inputs,
+        [logits, *declared("present.", "present")],
+        initializer=list(initializers.values()),
     )
     return [save(graph, folder / "model.onnx"), WEIGHTS]
 
