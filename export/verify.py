@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from parcae_mobile.errors import GateError, InputError
+from parcae_mobile.golden import DAMAGED
 from parcae_mobile.manifest import Manifest, verify_files
 from parcae_mobile.parity import Distance, compare
 
@@ -48,8 +49,7 @@ def verify_artifact(folder: Path, threads: int = 0) -> VerifyReport:
     if stated is not None and (stored is None or abs(float(stored.decay.max()) - stated) > 1e-6):
         raise GateError(f"{folder}: the stored decay is not the certificate's {stated}")
     host = load_host(target)(folder, manifest, threads)
-    with np.load(_golden(folder), allow_pickle=False) as file:
-        golden = {name: file[name] for name in file.files}
+    golden = _golden(folder)
     distances: dict[int, Distance] = {}
     for name in sorted(golden):
         if name.startswith("logits_"):
@@ -63,11 +63,15 @@ def verify_artifact(folder: Path, threads: int = 0) -> VerifyReport:
     return VerifyReport(manifest, distances)
 
 
-def _golden(folder: Path) -> Path:
+def _golden(folder: Path) -> dict[str, np.ndarray]:
     path = folder / "golden.npz"
     if not path.exists():
         raise InputError(f"{folder} has no golden.npz to test itself with; export it again")
-    return path
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except DAMAGED as error:
+        raise InputError(f"{path}: not readable ({error}); export the artifact again") from None
 
 
 def _failures(distances: dict[int, Distance], budget: dict[str, float]) -> list[str]:

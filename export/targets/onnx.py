@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 
 from export.stages import trace_stages
@@ -57,7 +58,7 @@ def signatures(folder: Path) -> dict[str, Signature]:
             for info, kind in zip(infos, kinds, strict=True)
         ]
 
-    graphs = {path.name: onnx.load(path, load_external_data=False).graph for path in sorted(folder.glob("model*.onnx"))}
+    graphs = {path.name: _graph(path) for path in sorted(folder.glob("model*.onnx"))}
     return {name: Signature(inputs=ports(graph.input), outputs=ports(graph.output)) for name, graph in graphs.items()}
 
 
@@ -65,7 +66,7 @@ def read_injection(folder: Path) -> StoredInjection | None:
     """Decay, dt and B by the nodes that consume them: decay scales the state, B multiplies, dt scales its product."""
     found: dict[str, np.ndarray] = {}
     for path in sorted(folder.glob("model*.onnx")):
-        graph = onnx.load(path, load_external_data=False).graph
+        graph = _graph(path)
         stored = {tensor.name: tensor for tensor in graph.initializer}
         bodies = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
         for node in [*graph.node, *(node for body in bodies for node in body.node)]:
@@ -80,6 +81,13 @@ def read_injection(folder: Path) -> StoredInjection | None:
     if set(found) != {"decay", "dt", "B"}:
         return None
     return StoredInjection(*(torch.from_numpy(found[role].copy()) for role in ("decay", "dt", "B")))
+
+
+def _graph(path: Path) -> onnx.GraphProto:
+    try:
+        return onnx.load(path, load_external_data=False).graph
+    except DecodeError:
+        raise InputError(f"{path}: not a readable ONNX graph; export the artifact again") from None
 
 
 def write_stages(
