@@ -113,7 +113,7 @@ def test_a_pickle_with_code_in_it(refuse: Callable[..., str], model: Path, tmp_p
         (2, ["--threads", "-1"], "--threads -1"),
         (2, ["--random-weights"], "--random-weights needs"),
         (2, ["--kv", "ring"], "ring"),
-        (5, ["--kv-dtype", "int8"], "--kv-dtype int8"),
+        (5, ["--kv-dtype", "int3"], "--kv-dtype int3"),
         (3, ["--text", "nowhere.txt"], "nowhere.txt"),
         (3, ["--calibration", "nowhere.txt"], "nowhere.txt"),
         (3, ["--reference", "nowhere.npz"], "nowhere.npz"),
