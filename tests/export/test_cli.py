@@ -116,7 +116,7 @@ def test_a_failed_gate_publishes_under_another_name(cli: Cli, mini: Path, text: 
     rules = '[[rules]]\nmatch = "transformer.adapter.*"\nbits = 32\n[[rules]]\nmatch = "*.weight"\nbits = 4\n'
     recipe.write_text(f'name = "strict"\nbudget = {{ kl = 1e-12, top1 = 1.0 }}\n{rules}', encoding="utf-8")
     out = tmp_path / "out"
-    arguments = ("--model", mini, "--text", text, "--quant", recipe, "--algorithm", "rtn", "--out", out)
+    arguments = ("--model", mini, "--text", text, "--quant", recipe, "--algorithm", "rtn", "--kv", "full", "--out", out)
     ran = cli(*arguments, "--json")
     assert ran.code == 4 and "compression gate" in ran.line and "strict.failed" in ran.line
     (said,) = ran.json["artifacts"]
@@ -125,8 +125,8 @@ def test_a_failed_gate_publishes_under_another_name(cli: Cli, mini: Path, text: 
     assert verify_files(out / "mini-onnx-dynamic-strict.failed").compression.passed is False
 
 
-def test_force_replaces_and_quiet_is_silent(cli: Cli, mini: Path, tmp_path: Path) -> None:
-    arguments = ("--model", mini, "--no-verify", "--algorithm", "rtn", "--out", tmp_path, "--quiet")
+def test_force_replaces_and_quiet_is_silent(cli: Cli, mini: Path, text: Path, tmp_path: Path) -> None:
+    arguments = ("--model", mini, "--no-verify", "--kv", "full", "--calibration", text, "--out", tmp_path, "--quiet")
     first = cli(*arguments)
     assert (first.code, first.out, first.err) == (0, "", "")
     folder = tmp_path / "mini-onnx-dynamic-int8"
@@ -140,7 +140,7 @@ def test_force_replaces_and_quiet_is_silent(cli: Cli, mini: Path, tmp_path: Path
 
 
 def test_options_reach_the_artifact(cli: Cli, mini: Path, tmp_path: Path) -> None:
-    plain = ("--model", mini, "--no-verify", "--json", "--out", tmp_path)
+    plain = ("--model", mini, "--no-verify", "--json", "--kv", "full", "--out", tmp_path)
     form = ("--loop-form", "scan", "--context", 50, "--max-loops", 3, "--compute", "fp32", "--quant", "int4-small")
     ran = cli(*plain, *form, "--algorithm", "hqq")
     (said,) = ran.json["artifacts"]
@@ -211,8 +211,8 @@ def test_reference_files_are_written_compared_and_used(cli: Cli, mini: Path, tex
     assert {entry["max_abs"] for entry in ran.json["by_loops"].values()} == {0.0}
     ran = cli("reference", "--model", mini, "--text", text, "--out", path, "--force")
     assert ran.code == 0 and "cpu" in ran.out
-    arguments = ("--model", mini, "--text", text, "--reference", path, "--quant", "fp32", "--max-loops", 1)
-    ran = cli(*arguments, "--out", tmp_path / "out", "--json")
+    arguments = ("--model", mini, "--text", text, "--reference", path, "--quant", "fp32", "--kv", "full")
+    ran = cli(*arguments, "--max-loops", 1, "--out", tmp_path / "out", "--json")
     assert ran.code == 0, ran.err
     (said,) = ran.json["artifacts"]
     assert said["reference"]["sha256"] == load_reference(path).sha256 and said["reference"]["note"] == ""
@@ -257,7 +257,7 @@ def test_help_names_every_subcommand(cli: Cli) -> None:
 
 
 def test_the_embedded_model_exports_by_default(cli: Cli, tmp_path: Path) -> None:
-    ran = cli("--no-verify", "--algorithm", "rtn", "--out", tmp_path, "--json")
+    ran = cli("--no-verify", "--algorithm", "rtn", "--kv", "full", "--out", tmp_path, "--json")
     assert ran.code == 0, ran.err
     (said,) = ran.json["artifacts"]
     assert said["model"] == "parcae-tiny" and Path(said["artifact"]).name == f"parcae-tiny-onnx-dynamic-{said['quant']}"
@@ -287,7 +287,7 @@ def test_two_processes_and_two_folders_give_identical_bytes(mini: Path, text: Pa
         environment = {**os.environ, "PYTHONHASHSEED": str(number), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "export.cli", "--model", str(mini), "--text", str(text), "--calibration"]
         command += [str(text), "--loop-form", form, "--quant", "int4-small", "--algorithm", "gptq", "--out", str(out)]
-        command += ["--max-loops", "2", "--threads", "1", *verify, "--json"]
+        command += ["--max-loops", "2", "--threads", "1", "--kv", "full", *verify, "--json"]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
         assert done.returncode in (0, 4), done.stderr
         (said,) = json.loads(done.stdout)["artifacts"]

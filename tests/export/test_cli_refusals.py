@@ -123,7 +123,8 @@ def test_a_pickle_with_code_in_it(refuse: Callable[..., str], model: Path, tmp_p
 def test_an_option_that_cannot_be(
     refuse: Callable[..., str], mini: Path, code: int, arguments: list[str], words: str
 ) -> None:
-    assert words in refuse(code, "--model", mini, *arguments)
+    options = [] if "--kv" in arguments else ["--kv", "full"]
+    assert words in refuse(code, "--model", mini, *options, *arguments)
 
 
 def test_a_shape_needs_random_weights(refuse: Callable[..., str]) -> None:
@@ -186,7 +187,7 @@ def test_an_output_that_exists_is_left_as_it_is(cli: Cli, mini: Path, tmp_path: 
 
 def test_an_output_below_a_file_is_refused(cli: Cli, mini: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    ran = cli("--model", mini, "--no-verify", "--algorithm", "rtn", "--out", tmp_path / "file" / "out")
+    ran = cli("--model", mini, "--no-verify", "--algorithm", "rtn", "--kv", "full", "--out", tmp_path / "file" / "out")
     assert ran.code == 3 and "cannot write to" in ran.line
 
 
