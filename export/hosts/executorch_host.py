@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from parcae_mobile.errors import InputError, ToolMissingError, UsageError
+from parcae_mobile.manifest import Manifest
 
 from .base import CacheGeometry, Host
 
@@ -27,11 +28,17 @@ try:
 except ImportError:
     raise ToolMissingError("executorch is not installed: pip install 'parcae-mobile[executorch]'") from None
 
+MODEL = "model.pte"
 StateCallback = Callable[[int, np.ndarray], None]
 KERNELS = (
     ("executorch.extension.llm.custom_ops", "libcustom_ops_aot_lib.so"),
     ("executorch.kernels.quantized", "libquantized_ops_aot_lib.so"),
 )
+
+
+def open_host(folder: Path, manifest: Manifest, threads: int = 0) -> Host:
+    """The executorch package's own runtime, on this machine's CPU."""
+    return ExecutorchHost(folder / MODEL, CacheGeometry.from_manifest(manifest), threads)
 
 
 def load_kernels() -> None:

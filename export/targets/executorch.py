@@ -12,10 +12,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from export.target import StoredInjection, WriteOptions
+from parcae_mobile.config import policy_slots
 from parcae_mobile.errors import ToolMissingError, UsageError
+from parcae_mobile.manifest import Signature
 from quantize.apply import QuantizedModel
 
-from .executorch_file import store_once
+from . import executorch_readback as readback
+from .executorch_file import PteFile, store_once
 from .executorch_layers import friendly_model
 from .executorch_lowering import Delegation, lower
 from .executorch_stages import POSITIONS_AT_ONCE, trace_methods, trace_unrolled
@@ -29,6 +33,31 @@ REFUSED = {
     "mlx": "the wheel comes without the delegate's generated files; use --target coreml",
     "qnn": "it needs Qualcomm's SDK, which is not a Python package; use xnnpack, or --target onnx with its QNN provider",
 }
+
+
+def write(quantized: QuantizedModel, folder: Path, options: WriteOptions) -> None:
+    """Write `model.pte` in the form that the options name."""
+    if quantized.tensors and options.compute != "int8":
+        raise UsageError(
+            f"--compute {options.compute}: ExecuTorch multiplies quantized matrices with int8 activations only; "
+            "use --compute int8, or --quant fp32"
+        )
+    slots = policy_slots(options.kv_policy, options.max_loops)
+    if options.loop_form == "stages":
+        write_dynamic(quantized, folder, options.max_loops, options.context, slots=slots)
+        return
+    bos, eos = (getattr(options, name, None) for name in ("bos", "eos"))
+    write_static(quantized, folder, int(options.loops), options.context, slots=slots, bos=bos, eos=eos)
+
+
+def signatures(folder: Path) -> dict[str, Signature]:
+    """Inputs and outputs by method, as written."""
+    return readback.signatures(PteFile((folder / MODEL).read_bytes()))
+
+
+def read_injection(folder: Path) -> StoredInjection | None:
+    """Decay, dt and B as the finished file's graphs consume them; None if the injection is not diagonal."""
+    return readback.read_injection(PteFile((folder / MODEL).read_bytes()))
 
 
 def write_static(

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from executorch.exir._serialize._flatbuffer import _flatc_decompile
 from executorch.exir._serialize._flatbuffer_program import _flatbuffer_to_program
-from executorch.exir.schema import ExecutionPlan, ScalarType, Tensor
+from executorch.exir.schema import DelegateCall, ExecutionPlan, ScalarType, Tensor
 from flatbuffers.table import Table
 
 from parcae_mobile.errors import InputError
@@ -79,13 +79,16 @@ class PteFile:
         offset, size = self.segments[index]
         return memoryview(self.data)[self.base + offset : self.base + offset + size]
 
+    def constant(self, tensor: Tensor) -> np.ndarray:
+        """The values of a constant of a method's own operators."""
+        raw = self.segment(self.home)[self.constants[tensor.data_buffer_idx] :]
+        return np.frombuffer(raw, _TYPES[tensor.scalar_type], math.prod(tensor.sizes)).reshape(tensor.sizes)
+
     def constant_tensors(self, method: str) -> Iterator[np.ndarray]:
-        """Constants of a method's own operators: embedding tables and their scales, RoPE."""
-        segment = self.segment(self.home)
+        """All constants of a method's own operators: embedding tables and their scales, RoPE."""
         for value in (item.val for item in self.methods[method].values):
             if isinstance(value, Tensor) and value.allocation_info is None and value.data_buffer_idx > 0:
-                raw = segment[self.constants[value.data_buffer_idx] :]
-                yield np.frombuffer(raw, _TYPES[value.scalar_type], math.prod(value.sizes)).reshape(value.sizes)
+                yield self.constant(value)
 
     def graphs(self, method: str) -> Iterator[dict[str, Any]]:
         """The XNNPACK graphs of a method, decoded."""
@@ -95,6 +98,23 @@ class PteFile:
     def bytes_of(self, graph: dict[str, Any], buffer: int) -> memoryview:
         """The bytes of a graph's constant."""
         return self.segment(self.named[graph["constant_data"][buffer]["named_key"]])
+
+    def vectors(self, method: str) -> Iterator[tuple[dict[str, Any], dict[int, np.ndarray]]]:
+        """Each graph of a method with its float constants by value id: its own ones, and those that the program hands in."""
+        plan = self.methods[method]
+        calls = [step.instr_args for chain in plan.chains for step in chain.instructions]
+        arguments = {call.delegate_index: call.args for call in calls if isinstance(call, DelegateCall)}
+        for index, graph in enumerate(self.graphs(method)):
+            found = {}
+            for key, value in values_by_id(graph).items():
+                tensor, outside = value["tensor"], None
+                if tensor["external_id"] < len(arguments[index]):
+                    outside = plan.values[arguments[index][tensor["external_id"]]].val
+                if tensor["constant_buffer_idx"] and value["quant_params"] is None:
+                    found[key] = np.frombuffer(self.bytes_of(graph, tensor["constant_buffer_idx"]), np.float32)
+                elif isinstance(outside, Tensor) and outside.allocation_info is None and outside.data_buffer_idx > 0:
+                    found[key] = self.constant(outside)
+            yield graph, found
 
     def matrices(self, method: str) -> Iterator[Matrix]:
         """Weights of the fully connected nodes of a method, in the order of its delegates."""
