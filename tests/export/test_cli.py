@@ -17,6 +17,7 @@ import torch
 from export import pipeline, source
 from export.generation import Sampling
 from parcae_mobile import load_model
+from parcae_mobile.errors import UsageError
 from parcae_mobile.golden import load_reference
 from parcae_mobile.manifest import read_manifest, verify_files
 
@@ -175,14 +176,18 @@ def test_threads_revision_and_seed_are_used(
     from parcae_mobile import ParcaeConfig
 
     monkeypatch.setattr(source, "released_config", lambda name: ParcaeConfig.from_dict(small_values))
-    made = []
+    opened: list[source.Source] = []
+
+    def stop(*given: Any) -> source.Source:
+        opened.append(source.open_source(*given))
+        raise UsageError("far enough")
+
+    monkeypatch.setattr(pipeline, "open_source", stop)
     for seed in (1, 2):
-        request = pipeline.ExportRequest(model="parcae-140m", random_weights=True, seed=seed, verify=False)
-        request.out = tmp_path / str(seed)
-        (result,) = pipeline.run_export(request)
-        assert result.manifest.compression.passed is None and result.manifest.bos is None
-        made.append(result.manifest.weights_sha256)
-    assert made[0] != made[1]
+        assert "far enough" in cli("--model", "parcae-140m", "--random-weights", "--seed", seed).line
+    assert opened[0].weights_sha256 != opened[1].weights_sha256 and not opened[0].real
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: asked.update(threads=count))
     cli("--model", tmp_path / "nowhere", "--threads", 2)
     assert asked["threads"] == 2
 
