@@ -268,6 +268,14 @@ def _twice(low: StageLowering, node: Any) -> str:
     return low.emit("Mul", [x, x])
 
 
+def _alias(low: StageLowering, node: Any) -> Any:
+    source = node.args[0]
+    if source in low.parameters:
+        low.parameters[node] = low.parameters[source]
+        return None
+    return low.operand(source)
+
+
 def _silu(low: StageLowering, node: Any) -> str:
     x = low.operand(node.args[0])
     return low.emit("Mul", [x, low.emit("Sigmoid", [x])])
@@ -308,6 +316,7 @@ _HANDLERS: dict[Any, Callable[[StageLowering, Any], Any]] = {
     aten.index_select.default: _index_select,
     aten.select.int: _select,
     aten.unsqueeze.default: _unsqueeze,
+    aten.alias.default: _alias,
     aten.to.dtype: lambda low, node: low.operand(node.args[0]),
     aten.alias.default: lambda low, node: low.operand(node.args[0]),
     aten.sym_size.int: lambda low, node: None,
