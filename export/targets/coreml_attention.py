@@ -40,8 +40,8 @@ class Caches:
             positions = op("range_1d", start=first, end=last, step=np.int32(1))
             keys = op("expand_dims", x=op("range_1d", start=np.int32(0), end=last, step=np.int32(1)), axes=int32(0))
         later = op("greater", x=keys, y=op("expand_dims", x=positions, axes=int32(1)))
-        masked = op("mul", x=writer.cast(later, writer.compute), y=FLOATS[writer.compute](MASKED))
-        self.mask = op("expand_dims", x=masked, axes=int32(0, 1))
+        masked = op("mul", "mask", x=writer.cast(later, writer.compute), y=FLOATS[writer.compute](MASKED))
+        self.mask = op("expand_dims", "mask", x=masked, axes=int32(0, 1))
         self.cos = self.sin = self.turn = None
         if model.config.rope_settings.use_rope:
             table = model.rope[:context].repeat_interleave(2, dim=1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,52 @@ from quantize.apply import QuantizedModel
 from quantize.tensor import QuantizedTensor
 
 with quiet():
+    import coremltools as ct
     from coremltools.converters.mil.mil import Builder as mb
-    from coremltools.converters.mil.mil import types
+    from coremltools.converters.mil.mil import Function, get_new_symbol, types
 
 Var = Any  # coremltools' type of a value in a program
+TARGET = ct.target.iOS18
 FLOATS = {"fp16": np.float16, "fp32": np.float32}
 INT4, INT8 = types.nptype_from_builtin(types.int4), np.int8
 EMBEDDINGS, HEAD = "transformer.wte.weight", "lm_head.weight"
+
+
+def write_function(
+    specs: Mapping[str, Any], context: int, body: Callable[[Mapping[str, Var]], Sequence[Var]]
+) -> Function:
+    """A MIL function; `body` gets its inputs and states by name and returns its outputs.
+
+    A symbolic size among the inputs may be 1 to `context`.
+    """
+    with quiet(), Function(dict(specs), TARGET) as function:
+        function.set_outputs(list(body(function.inputs)))
+    inputs = {name: var.shape for name, var in function.inputs.items() if types.is_tensor(var.sym_type)}
+    function.set_input_types(
+        tuple(
+            ct.TensorType(
+                name, [size if isinstance(size, int) else ct.RangeDim(1, context, default=1) for size in shape]
+            )
+            for name, shape in inputs.items()
+            if not all(isinstance(size, int) for size in shape)
+        )
+    )
+    return function
+
+
+def integers(*shape: int | None) -> Any:
+    """The specification of an int32 input; None is a size known at run time."""
+    return mb.TensorSpec(tuple(get_new_symbol() if size is None else size for size in shape), types.int32)
+
+
+def floats(*shape: int) -> Any:
+    """The specification of an fp32 input."""
+    return mb.TensorSpec(shape, types.fp32)
+
+
+def state(*shape: int) -> Any:
+    """The specification of a state, which has to be fp16."""
+    return mb.StateTensorSpec(shape, types.fp16)
 
 
 def identifier(name: str) -> str:
@@ -66,9 +105,9 @@ class MilWriter:
         finally:
             self._constants = before
 
-    def op(self, kind: str, **inputs: Any) -> Any:
+    def op(self, kind: str, label: str | None = None, **inputs: Any) -> Any:
         """An operation; numbers and arrays among the inputs become constants. Returns its result or results."""
-        return getattr(mb, kind)(**inputs, name=self.label(kind))
+        return getattr(mb, kind)(**inputs, name=self.label(label or kind))
 
     def label(self, kind: str) -> str:
         """The next free name of this part for an operation."""
@@ -76,9 +115,11 @@ class MilWriter:
         self._counts[key] = self._counts.get(key, -1) + 1
         return f"{key}_{self._counts[key]}"
 
-    def rename(self, x: Var, name: str) -> Var:
-        """`x` under the name of an output."""
-        return mb.identity(x=x, name=name)
+    def output(self, x: Var, name: str, dtype: str) -> Var:
+        """`x` as an output of the function."""
+        if types.builtin_to_string(x.dtype) == dtype:
+            return mb.identity(x=x, name=name)
+        return mb.cast(x=x, dtype=dtype, name=name)
 
     def cast(self, x: Var, dtype: str) -> Var:
         """`x` as fp16, fp32 or int32; itself where it is that already."""

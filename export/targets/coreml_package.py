@@ -13,22 +13,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from export.targets.coreml_builder import TARGET
 from export.targets.coreml_noise import quiet
 
 with quiet():
-    import coremltools as ct
-
     # coremltools has no public way to save a MIL program without running its passes over it; the version is pinned.
     from coremltools.converters.mil.backend.mil.load import load as to_specification
     from coremltools.converters.mil.mil import Program
 
-TARGET = ct.target.iOS18
 NAMESPACE = uuid.UUID("3f0c3c5e-54a7-5f6b-9c39-6a3c2c0f7f10")
 FOLDER = "com.apple.CoreML"
 
 
 def save_package(path: Path, functions: Mapping[str, Any], default: str, metadata: Mapping[str, str]) -> None:
-    """Write MIL functions (of `mb.function`) as one package at `path`, which must not exist."""
+    """Write MIL functions as one package at `path`, which must not exist."""
     weights = path / "Data" / FOLDER / "weights"
     weights.mkdir(parents=True)
     program = Program()
