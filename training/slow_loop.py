@@ -1,6 +1,6 @@
 """A checkpoint whose loop has not converged at T=8, as a test fixture.
 
-    python -m training.slow_loop --model tests/data/tiny-trained --corpus CORPUS --out tests/data/slow-loop --minutes 5
+    python -m training.slow_loop --model tests/data/tiny-trained --corpus CORPUS --out tests/data/slow-loop --minutes 9
 
 A trained model's loop converges within about four loops, which flatters everything that skips or shares loops. Here
 the injection's decays are set to 0.80 to 0.98, kept there, and everything else is trained on. This is a stress model,
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="trained checkpoint with a diagonal injection")
     parser.add_argument("--corpus", type=Path, required=True, help="folder that python -m training.corpus wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     quiet_norms()
@@ -66,6 +67,7 @@ def main() -> None:
         split: encode(tokenizer, read_texts(options.corpus, split)) for split in ("train", "calibration")
     }
     model = trainable(options.model)
+    model.config = replace(model.config, name="slow-loop")
     slow_down(model, options.seed)
     recipe = Recipe(
         minutes=options.minutes, batch=8, micro_batch=8, muon_rate=0.008, embedding_rate=0.003, seed=options.seed
