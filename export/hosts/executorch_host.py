@@ -9,6 +9,7 @@ The loop of a dynamic file is the one that an app writes: prelude once, recur on
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -53,19 +54,20 @@ class ExecutorchHost(Host):
 
     def __init__(self, path: Path, geometry: CacheGeometry, threads: int = 0) -> None:
         super().__init__(geometry)
+        self._held_loops, self._exit_threshold = geometry.max_loops, 0.0
         load_kernels()
         if threads:
             with silent_stderr():
                 _portable_lib._unsafe_reset_threadpool(threads)
         try:
-            # Not `_load_program`: that one gives all methods one arena, so that each would overwrite the others' caches.
+            # Not `_load_program`: it gives all methods one arena, so that each would overwrite the others' caches.
             self._module = _portable_lib._load_for_executorch(str(path))
+            methods = set(self._module.method_names())
         except RuntimeError as error:
             raise InputError(f"{path}: the ExecuTorch runtime does not load it ({error}); export it again") from None
-        methods = set(self._module.method_names())
         self.dynamic = {"prelude", "recur", "coda"} <= methods
         if not self.dynamic and "forward" not in methods:
-            raise InputError(f"{path}: neither forward nor prelude, recur and coda; it is not an artifact of this project")
+            raise InputError(f"{path}: neither forward nor prelude, recur and coda; export it again")
         self._at_once = int(self._call("get_positions_at_once")[0]) if self.dynamic else 1
 
     def run(
@@ -75,8 +77,11 @@ class ExecutorchHost(Host):
         positions: Sequence[int] | None = None,
         initial_state: np.ndarray | None = None,
         on_state: StateCallback | None = None,
+        exit_threshold: float = 0.0,
     ) -> np.ndarray:
         self.check(len(ids), loops)
+        self._check_slots(loops, exit_threshold)
+        self._exit_threshold, self.loops_used = exit_threshold, 0
         wanted = list(range(len(ids))) if positions is None else list(positions)
         state = None if initial_state is None else torch.from_numpy(np.ascontiguousarray(initial_state, np.float32))
         rows: dict[int, np.ndarray] = {}
@@ -92,6 +97,30 @@ class ExecutorchHost(Host):
             for loop, parts in sorted(states.items()):
                 on_state(loop, np.concatenate(parts, axis=1))
         return np.stack([rows[place] for place in wanted])
+
+    def reset(self) -> None:
+        super().reset()
+        self._held_loops = self.geometry.max_loops
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the runtime's caches, for the full context; pages that no token reached are not resident."""
+        shapes = {stage: math.prod(self.geometry.shape(stage)) for stage in self.geometry.layers}
+        return sum(2 * 4 * count * shapes[stage] for stage, count in self.geometry.layers.items())
+
+    def _check_slots(self, loops: int, exit_threshold: float) -> None:
+        """A slot that a token of the past never wrote must not be read: the runtime's caches cannot be copied."""
+        apart = self.geometry.slots == self.geometry.max_loops > 1
+        if exit_threshold and not (self.dynamic and not apart):
+            raise UsageError(
+                "early exit with ExecuTorch needs a dynamic artifact with a shared cache: --kv first1+shared"
+            )
+        if self.length and min(loops, self.geometry.slots) > self._held_loops:
+            raise UsageError(
+                f"loops = {loops}: the tokens before were computed with {self._held_loops}; start again, "
+                "or export with --kv shared"
+            )
+        self._held_loops = min(loops, self._held_loops) if self.length else loops
 
     def _pieces(self, length: int, wanted: list[int]) -> Iterator[tuple[int, int]]:
         """Parts of a chunk that one call can take: a static file gives logits of the last place alone."""
@@ -116,15 +145,24 @@ class ExecutorchHost(Host):
                 raise UsageError(f"loops = {loops}: this artifact is built for {self.geometry.max_loops}")
             if state is not None and bool(state.any()):
                 raise UsageError("a static ExecuTorch artifact starts from zero; use a dynamic one for another state")
+            self.loops_used = loops
             logits = self._call("forward", ids, past)[0]
             return list(logits[0].numpy()) if positions else []
         injected, *values = self._call("prelude", ids, past)
         if state is None:
             state = torch.zeros(1, ids.shape[1], self.geometry.state_width)
         for loop in range(loops):
-            slot = torch.tensor([self.slot_of("core_block", loop)])
+            slot, before = torch.tensor([self.slot_of("core_block", loop)]), state
             (state,) = self._call("recur", state, injected, past, slot, *values)
             states.setdefault(loop, []).append(state.numpy())
+            self.loops_used = max(self.loops_used, loop + 1)
+            every_slot = loop + 1 >= self.geometry.slots
+            if (
+                self._exit_threshold
+                and every_slot
+                and self.converged(before.numpy(), state.numpy(), self._exit_threshold)
+            ):
+                break
         chosen = torch.tensor(positions or [ids.shape[1] - 1])
         logits = self._call("coda", state, ids, past, chosen)[0]
         return list(logits[0].numpy()) if positions else []

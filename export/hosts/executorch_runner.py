@@ -2,8 +2,8 @@
 
     python -m export.hosts.executorch_runner model.pte tokenizer.json "<|bos|>Once upon a time" --tokens 64
 
-It is the code that Android's LlmModule and iOS's TextRunner wrap. Prints one JSON object with the greedy text. The runner
-adds no first token to a tokenizer that does not ask for one, so a prompt begins with it.
+It is the code that Android's LlmModule and iOS's TextRunner wrap. Prints one JSON object with the greedy text. The
+runner adds no first token to a tokenizer that does not ask for one, so a prompt begins with it.
 """
 
 from __future__ import annotations

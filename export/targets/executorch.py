@@ -1,6 +1,6 @@
 """The ExecuTorch target: one `.pte`, unrolled for stock clients or in three methods whose loop the host runs.
 
-    write_static(quantized, folder, loops=4, context=2048)    # forward(tokens, input_pos): TextLLMRunner, LlmModule, TextRunner
+    write_static(quantized, folder, loops=4, context=2048)         # forward(tokens, input_pos), for TextLLMRunner
     write_dynamic(quantized, folder, max_loops=16, context=2048)   # prelude, recur, coda: any T up to max_loops
 
 Matrices go to XNNPACK with the recipe's integers and int8 activations, caches are buffers of the runtime that the file
@@ -31,7 +31,7 @@ REFUSED = {
     "vulkan": "the wheel's serializer rejects the constants of this model's attention; use xnnpack",
     "mps": "the wheel's serializer writes JSON that its own compiler rejects; use --target coreml",
     "mlx": "the wheel comes without the delegate's generated files; use --target coreml",
-    "qnn": "it needs Qualcomm's SDK, which is not a Python package; use xnnpack, or --target onnx with its QNN provider",
+    "qnn": "it needs Qualcomm's SDK, which is no Python package; use xnnpack, or --target onnx with its QNN provider",
 }
 
 
@@ -70,10 +70,10 @@ def write_static(
     bos: int | None = None,
     eos: int | None = None,
 ) -> dict[str, Delegation]:
-    """Write `model.pte` with `loops` loops unrolled; returns what XNNPACK took. `slots` cache slots, one per loop if None.
+    """Write `model.pte` with `loops` loops unrolled and `slots` cache slots (one per loop if None).
 
-    Signature and constant methods are those of the stock text runner. Raises `UsageError` for a delegate or a format that
-    cannot be written, `GateError` if too little is delegated.
+    Signature and constant methods are those of the stock text runner. Returns what XNNPACK took. Raises `UsageError`
+    for a delegate or a format that cannot be written, `GateError` if too little is delegated.
     """
     check_delegate(delegate)
     check_quantization(quantized)
@@ -126,7 +126,7 @@ def _write(folder: Path, programs: dict[str, Any], constants: dict[str, Any]) ->
 
 
 def check_delegate(name: str) -> None:
-    """Raise `ToolMissingError` for a delegate that is known and cannot be lowered here, `UsageError` for an unknown one."""
+    """Raise `ToolMissingError` for a delegate that cannot be lowered here, `UsageError` for an unknown one."""
     if name == "xnnpack":
         return
     if name in REFUSED:

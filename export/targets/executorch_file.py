@@ -4,9 +4,9 @@
     for matrix in file.matrices("coda"): ...               # what XNNPACK multiplies with: integers, scales, floats
     smaller = store_once(data)
 
-A file is a flatbuffer followed by segments. Constants of portable operators share one segment; every constant of XNNPACK
-is a segment of its own, found by name. The runtime loads a segment by its offset and size alone, so a named segment may
-lie inside the constants' segment: the same bytes then serve the embedding and the head.
+A file is a flatbuffer followed by segments. Constants of portable operators share one segment; every constant of
+XNNPACK is a segment of its own, found by name. The runtime loads a segment by its offset and size alone, so a named
+segment may lie inside the constants' segment: the same bytes then serve the embedding and the head.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class PteFile:
         return self.segment(self.named[graph["constant_data"][buffer]["named_key"]])
 
     def vectors(self, method: str) -> Iterator[tuple[dict[str, Any], dict[int, np.ndarray]]]:
-        """Each graph of a method with its float constants by value id: its own ones, and those that the program hands in."""
+        """Each graph of a method with its float constants by value id: its own, and those that the program hands in."""
         plan = self.methods[method]
         calls = [step.instr_args for chain in plan.chains for step in chain.instructions]
         arguments = {call.delegate_index: call.args for call in calls if isinstance(call, DelegateCall)}
@@ -163,7 +163,10 @@ def values_by_id(graph: dict[str, Any]) -> dict[int, dict[str, Any]]:
     for value in graph["xvalues"]:
         union = value["xvalue_union"]
         if value["xvalue_union_type"] == "XNNQuantizedTensorValue":
-            found[union["tensor_value"]["id_out"]] = {"tensor": union["tensor_value"], "quant_params": union["quant_params"]}
+            found[union["tensor_value"]["id_out"]] = {
+                "tensor": union["tensor_value"],
+                "quant_params": union["quant_params"],
+            }
         else:
             found[union["id_out"]] = {"tensor": union, "quant_params": None}
     return found
@@ -200,7 +203,7 @@ def store_once(data: bytes) -> bytes:
         if slot:
             struct.pack_into("<Q", header, table.Pos + slot, offset)
         elif offset:
-            raise InputError("a segment of the program has no offset to change; this executorch version is not supported")
+            raise InputError("a segment of the program has no offset to change; export with executorch 1.4.1")
     magic, length, program_size, base, _ = _HEADER.unpack_from(header, _HEADER_AT)
     _HEADER.pack_into(header, _HEADER_AT, magic, length, program_size, base, len(body))
     return bytes(header + body)

@@ -1,4 +1,4 @@
-"""The model's layers as XNNPACK takes them, put in place of the eager ones before tracing; the model's code stays as it is.
+"""The model's layers as XNNPACK takes them, put in place of the eager ones before tracing.
 
     model = friendly_model(quantized)                      # shares every float tensor with quantized.model
 
@@ -32,6 +32,8 @@ HELPERS = ("mean_row", "swap_block", "repeat_block")  # constants of products th
 class RowMean(nn.Module):
     """The mean over the last dimension, kept: (..., width) -> (..., 1)."""
 
+    mean_row: Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.register_buffer("mean_row", torch.full((1, width), 1.0 / width))
@@ -42,6 +44,8 @@ class RowMean(nn.Module):
 
 class PairSwap(nn.Module):
     """Adjacent pairs (a, b) of the last dimension become (b, a), or (-b, a) if `turn`."""
+
+    swap_block: Tensor
 
     def __init__(self, width: int, turn: bool) -> None:
         super().__init__()
@@ -58,6 +62,8 @@ class PairSwap(nn.Module):
 
 class Repeat(nn.Module):
     """Each entry of the last dimension twice in a row: (..., n) -> (..., 2n). A RoPE table is stored once per pair."""
+
+    repeat_block: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -88,6 +94,8 @@ class Norm(nn.Module):
 
 class ValueGate(nn.Module):
     """The value gate over all channels: the zeros behind `GATE_CHANNELS` undo the slice before it (see `simplify`)."""
+
+    weight: Tensor
 
     def __init__(self, weight: Tensor, width: int) -> None:
         super().__init__()
@@ -126,7 +134,7 @@ class QuantizedLinear(nn.Module):
 class QuantizedEmbedding(nn.Module):
     """A table of the recipe's integers. Scales are fp16, which holds every scale of the grid exactly.
 
-    `shared` writes int4 pairs in the order of XNNPACK's matrices, so that a tied head can be the same bytes of the file.
+    `shared` writes int4 pairs in the order of XNNPACK's matrices, so that a tied head can be the same bytes.
     """
 
     def __init__(self, tensor: QuantizedTensor, shared: bool) -> None:
@@ -163,7 +171,8 @@ def check_linear(name: str, tensor: QuantizedTensor) -> None:
         raise UsageError(f"ExecuTorch: {name} is int8 in groups and XNNPACK wants one scale per row; {remedy}")
     if tensor.bits <= 4 and tensor.group_size % LINEAR_GROUP:
         raise UsageError(
-            f"ExecuTorch: {name} is int4 in groups of {tensor.group_size}, XNNPACK takes multiples of {LINEAR_GROUP}; {remedy}"
+            f"ExecuTorch: {name} is int4 in groups of {tensor.group_size}, "
+            f"XNNPACK takes multiples of {LINEAR_GROUP}; {remedy}"
         )
 
 
@@ -184,7 +193,7 @@ def friendly_model(quantized: QuantizedModel) -> Parcae:
 
 
 def as_parameters(module: nn.Module) -> None:
-    """Turn buffers into parameters: an exported method drops parameters that it does not use, but writes unused buffers."""
+    """Turn buffers into parameters: of what it does not use, an exported method drops parameters and keeps buffers."""
     for part in module.modules():
         for name, buffer in list(part.named_buffers(recurse=False)):
             delattr(part, name)
@@ -204,7 +213,7 @@ def _replacement(
         return Norm(module.weight.shape[0], module.eps, module.weight, module.bias, center=True)
     if isinstance(module, nn.Embedding) and tensor is not None:
         if tensor.bits <= 4 and tensor.shape[1] % 2:
-            raise UsageError(f"ExecuTorch: {weight} is int4 with {tensor.shape[1]} columns, an odd number; keep it int8")
+            raise UsageError(f"ExecuTorch: {weight} is int4 with {tensor.shape[1]} columns, an odd count; keep it int8")
         return QuantizedEmbedding(tensor, shared=tied and name == "transformer.wte")
     if isinstance(module, nn.Linear):
         if name.endswith("ve_gate"):

@@ -2,6 +2,8 @@
 
     program, delegation = lower(trace_methods(model, context=2048, slots=16), {"max_loops": 16})
     delegation["recur"].macs_share                         # of the model's matrix products, by multiply-accumulates
+
+Methods are lowered together, so that what two of them read is stored once.
 """
 
 from __future__ import annotations
@@ -76,7 +78,7 @@ class Partitioner(XnnpackPartitioner):
 def lower(
     programs: dict[str, ExportedProgram], constants: dict[str, Any], partitioner: XnnpackPartitioner | None = None
 ) -> tuple[bytes, dict[str, Delegation]]:
-    """Lower methods into one program with constant methods beside them; returns the file's bytes and what was delegated.
+    """Lower methods into one program with constant methods; returns the file's bytes and what was delegated.
 
     Raises `GateError` where less than 95 % of a method's multiply-accumulates go to XNNPACK.
     """
@@ -84,7 +86,7 @@ def lower(
     chosen = partitioner or Partitioner()
     with quiet():
         edge = to_edge(programs, constant_methods=constants, compile_config=config)
-        edge = edge.to_backend({name: chosen for name in programs})
+        edge = edge.to_backend(dict.fromkeys(programs, chosen))
         delegation = {name: delegation_of(edge, name) for name in programs}
         check_delegation(delegation)
         # Planned inputs would be copied on every call; caches without initial values are not written to the file.

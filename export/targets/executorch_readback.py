@@ -2,6 +2,8 @@
 
     unmatched(file, quantized)                             # [] if every quantized matrix of the file is the recipe's
     read_injection(file)                                   # decay, dt, B by the nodes that multiply with them
+
+Nothing is taken from the exporter's memory: all of it is decoded from the bytes of the file.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ def _digests(file: PteFile, kind: str) -> set[str]:
 
 
 def tables(file: PteFile, method: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Quantized embedding tables of a method as (integers, fp32 scales (rows, groups)), from its operators' arguments."""
+    """Quantized embedding tables of a method as (integers, fp32 scales (rows, groups)), by its operators' arguments."""
     plan, found = file.methods[method], []
     embeddings = [index for index, op in enumerate(plan.operators) if "embedding_" in op.name]
     for call in (item.instr_args for item in plan.chains[0].instructions):
@@ -106,7 +108,8 @@ def read_injection(file: PteFile) -> StoredInjection | None:
                 source = produced.get(other)
                 if source is not None and source["xnode_union_type"] == "XNNFullyConnected":
                     dt = vector
-                    matrix = torch.from_numpy(file.matrix(graph, values[source["xnode_union"]["filter_id"]]).values.copy())
+                    weight = file.matrix(graph, values[source["xnode_union"]["filter_id"]])
+                    matrix = torch.from_numpy(weight.values.copy())
                 elif ends["output_id"] in sums and sums[ends["output_id"]] not in static:
                     decay = vector
     if matrix is None or dt is None or decay is None:
@@ -138,4 +141,3 @@ def _port(name: str, tensor: Tensor) -> Port:
 def _digest(integers: np.ndarray, scales: np.ndarray) -> str:
     parts = (np.ascontiguousarray(integers, np.int8), np.ascontiguousarray(scales, np.float32))
     return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
-

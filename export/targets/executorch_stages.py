@@ -14,8 +14,8 @@ Integers are int64, floats fp32. `input_pos` is how many tokens the caches hold 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers the cache and attention operators
@@ -27,13 +27,14 @@ from parcae_mobile.model import Parcae
 
 from .executorch_layers import Norm, PairSwap, Repeat, as_parameters
 
+Index = int | torch.SymInt
 POSITIONS_AT_ONCE = 64  # logits that one call of coda gives at most; they are planned memory
 
 
 class BufferSlot:
     """One layer's place in a buffer cache, for one chunk of tokens: RoPE, QK-norm, append, attend."""
 
-    def __init__(self, cache: LayerCache, chunk: Chunk, row: int | torch.SymInt | None) -> None:
+    def __init__(self, cache: LayerCache, chunk: Chunk, row: Index | None) -> None:
         self.cache, self.chunk, self.row = cache, chunk, row
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, normalise: bool) -> Tensor:
@@ -52,13 +53,16 @@ class BufferSlot:
 class Chunk:
     """Where a chunk of tokens starts and its rows of the RoPE tables (1, S, 1, head size), if there is RoPE."""
 
-    past: int | torch.SymInt
+    past: Index
     cosines: Tensor | None
     sines: Tensor | None
 
 
 class LayerCache(nn.Module):
     """Keys and values of one layer for `slots` loops, and the constants of its attention."""
+
+    keys: Tensor
+    values: Tensor
 
     def __init__(self, kv_heads: int, size: int, context: int, slots: int, norm: Norm, turn: PairSwap) -> None:
         super().__init__()
@@ -75,6 +79,9 @@ class LayerCache(nn.Module):
 
 class Method(nn.Module):
     """Common parts of the methods: the model's layers, the RoPE tables and the caches of some stages."""
+
+    cosines: Tensor | None
+    sines: Tensor | None
 
     def __init__(self, model: Parcae, context: int, slots: dict[str, int]) -> None:
         super().__init__()
@@ -99,7 +106,7 @@ class Method(nn.Module):
 
     def chunk(self, input_pos: Tensor, length: int) -> Chunk:
         """The chunk of `length` tokens that starts at `input_pos`."""
-        past = input_pos[0].item()
+        past: Index = input_pos[0].item()  # type: ignore[assignment]  # a symbol while it is traced
         torch._check(past >= 0)
         torch._check(past + length <= self.context)
         if self.cosines is None or self.sines is None:
@@ -107,8 +114,9 @@ class Method(nn.Module):
         rows = (t.narrow(0, past, length).view(1, length, 1, -1) for t in (self.cosines, self.sines))
         return Chunk(past, *(self.repeat(row) for row in rows))
 
-    def slots(self, stage: str, chunk: Chunk, row: int | torch.SymInt | None = None) -> list[BufferSlot]:
-        return [BufferSlot(cache, chunk, row) for cache in self.caches[stage]]
+    def slots(self, stage: str, chunk: Chunk, row: Index | None = None) -> list[BufferSlot]:
+        layers = cast(nn.ModuleList, self.caches[stage])
+        return [BufferSlot(cast(LayerCache, cache), chunk, row) for cache in layers]
 
 
 class Unrolled(Method):
@@ -145,7 +153,7 @@ class Recur(Method):
         self.slot_count = slots
 
     def forward(self, state: Tensor, injected: Tensor, input_pos: Tensor, slot: Tensor, *values: Tensor) -> Tensor:
-        index = slot[0].item()
+        index: Index = slot[0].item()  # type: ignore[assignment]  # a symbol while it is traced
         torch._check(index >= 0)
         torch._check(index < self.slot_count)
         torch._check(index * self.context + self.context <= self.slot_count * self.context)
@@ -186,12 +194,13 @@ def trace_methods(model: Parcae, context: int, slots: int) -> dict[str, Exported
     state = config.recurrent_embedding_dimension
     values = tuple(floats(config.value_width) for has in recurrent_values(model) if has)
     sequence = {1: length}
+    shaped = (tuple(sequence for _ in values),) if values else ()
     return {
         "prelude": _trace(Prelude(model, context), (integers(1, tokens), integers(1)), (sequence, {0: 1})),
         "recur": _trace(
             Recur(model, context, slots),
             (floats(state), floats(state), integers(1), integers(1), *values),
-            (sequence, sequence, {0: 1}, {0: 1}, tuple(sequence for _ in values)),
+            (sequence, sequence, {0: 1}, {0: 1}, *shaped),
         ),
         "coda": _trace(
             Coda(model, context),
@@ -210,7 +219,7 @@ def _trace(module: nn.Module, given: tuple[Tensor, ...], shapes: tuple[object, .
 def simplify(program: ExportedProgram) -> ExportedProgram:
     """Let views infer their one dynamic dimension; drop a slice that is only padded again, and casts to the same type.
 
-    XNNPACK takes a view whose sizes are all numbers (one may be -1), no slice of a dynamic length, and only float scalars.
+    XNNPACK takes a view whose sizes are numbers (one may be -1), no slice of a dynamic length, and only float scalars.
     """
     aten, graph = torch.ops.aten, program.graph
     for node in list(graph.nodes):
@@ -231,5 +240,5 @@ def simplify(program: ExportedProgram) -> ExportedProgram:
 
 def _is_kept(node: torch.fx.Node) -> bool:
     """Inputs, outputs and operators that change a cache or check a bound stay."""
-    kept: tuple[Callable[..., object], ...] = (torch.ops.llama.update_cache.default,)
-    return node.op != "call_function" or node.target in kept or "assert" in str(node.target) or "sym_" in str(node.target)
+    kept = ("llama.update_cache", "assert", "sym_")
+    return node.op != "call_function" or any(part in str(node.target) for part in kept)

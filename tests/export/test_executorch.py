@@ -17,7 +17,8 @@ from export.hosts.base import CacheGeometry
 from export.hosts.executorch_host import ExecutorchHost
 from export.lowering_gate import LoweringVerdict, lowering_gate
 from export.target import WriteOptions
-from export.targets.executorch import MODEL, check_delegate, read_injection, signatures, write, write_dynamic, write_static
+from export.targets import executorch as target
+from export.targets.executorch import MODEL, check_delegate, read_injection, signatures, write_dynamic, write_static
 from export.targets.executorch_file import PteFile, store_once
 from export.targets.executorch_lowering import Delegation, Partitioner, lower
 from export.targets.executorch_readback import tables, unmatched
@@ -114,9 +115,13 @@ def test_a_chunk_longer_than_one_logits_call_keeps_its_order_and_its_state(
 ) -> None:
     host = artifact("fp32", "dynamic").open()
     ids = text_ids(EMBEDDED_MODEL, "heldout").ids[:100]
-    state = torch.randn(1, 100, trained.config.recurrent_embedding_dimension, generator=torch.Generator().manual_seed(5))
+    state = torch.randn(
+        1, 100, trained.config.recurrent_embedding_dimension, generator=torch.Generator().manual_seed(5)
+    )
     seen: dict[int, np.ndarray] = {}
-    logits = host.run(ids.tolist(), 3, initial_state=state.numpy(), on_state=lambda loop, value: seen.update({loop: value}))
+    logits = host.run(
+        ids.tolist(), 3, initial_state=state.numpy(), on_state=lambda loop, value: seen.update({loop: value})
+    )
     with torch.no_grad():
         expected = trained(ids[None], 3, initial_state=state)[0]
         states = list(trained.states(ids[None], 3, initial_state=state))
@@ -157,7 +162,9 @@ def test_every_integer_of_the_recipe_is_read_back_from_the_file(
     name, tensor = next((n, t) for n, t in made.quantized.tensors.items() if n.endswith("core_block.0.attn.c_q.weight"))
     integers = tensor.integers.clone()
     integers[3, 5] = -integers[3, 5] - 1
-    changed = dict(made.quantized.tensors) | {name: type(tensor)(integers, tensor.scales, tensor.bits, tensor.group_size)}
+    changed = dict(made.quantized.tensors) | {
+        name: type(tensor)(integers, tensor.scales, tensor.bits, tensor.group_size)
+    }
     other = QuantizedModel(made.quantized.model, changed, made.quantized.recipe)
     assert unmatched(made.file, other) == [f"{name} (matrix)", "an unknown matrix in the file"]
 
@@ -208,7 +215,13 @@ def test_a_file_that_xnnpack_hardly_takes_fails_its_gate(mini_model: Parcae) -> 
 def test_signatures_name_what_a_host_passes(artifact: Callable[..., Artifact]) -> None:
     found = signatures(artifact("fp32", "dynamic").folder)
     width = artifact("fp32", "dynamic").quantized.model.config.recurrent_embedding_dimension
-    assert [port.name for port in found["recur"].inputs] == ["state", "injected", "input_pos", "slot", "value_embedding.0"]
+    assert [port.name for port in found["recur"].inputs] == [
+        "state",
+        "injected",
+        "input_pos",
+        "slot",
+        "value_embedding.0",
+    ]
     assert [port.shape for port in found["recur"].outputs] == [[1, "sequence", width]]
     assert found["coda"].inputs[3].shape == ["positions"] and found["coda"].inputs[3].dtype == "int64"
     (forward,) = signatures(artifact("fp32", 2).folder).values()
@@ -233,6 +246,14 @@ def test_hosts_refuse_what_their_file_cannot_do(artifact: Callable[..., Artifact
         dynamic.run([1], 17)
     with pytest.raises(PromptTooLongError):
         dynamic.run([1] * (CONTEXT + 1), 1)
+    dynamic.run([1], 2)
+    with pytest.raises(UsageError, match="computed with 2; start again"):
+        dynamic.run([1], 3)
+    with pytest.raises(UsageError, match="early exit"):
+        dynamic.run([1], 2, exit_threshold=0.5)
+    dynamic.run([1], 1)
+    dynamic.reset()
+    dynamic.run([1], 3)
     (tmp_path / "no.pte").write_bytes(b"no program" * 9)
     with pytest.raises(InputError, match="does not load"):
         ExecutorchHost(tmp_path / "no.pte", static.geometry)
@@ -255,7 +276,7 @@ def test_formats_that_xnnpack_has_no_kernel_for_are_refused_by_name(trained: Par
         write_static(quantize_with(trained, parse_recipe(injection, "test"), "rtn"), tmp_path, 1, 32)
     quantized = quantize_with(trained, load_recipe("int8"), "rtn")
     with pytest.raises(UsageError, match="int8 activations only"):
-        write(quantized, tmp_path, WriteOptions("stages", "dynamic", 4, 32, "fp32"))
+        target.write(quantized, tmp_path, WriteOptions("stages", "dynamic", 4, 32, "fp32"))
     assert not list(tmp_path.iterdir())
 
 
