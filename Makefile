@@ -26,7 +26,7 @@ lint: $(SETUP)
 	$(BIN)/mypy
 
 suite: $(SETUP)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 # The full matrix of forms, presets and loop counts: minutes, not part of `make test`.
 acceptance: $(SETUP)

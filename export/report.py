@@ -36,7 +36,7 @@ def print_artifact(console: Console, path: str, manifest: Manifest, problems: li
         console.print(f"  {name} gate: {_outcome(verdict)}")
     if manifest.reference is not None:
         reference = manifest.reference
-        worst = max((d["max_abs"] for d in reference.distance.values()), default=0.0)
+        worst = max((d["max_abs"] or 0.0 for d in reference.distance.values()), default=0.0)
         note = f" ({reference.note})" if reference.note else ""
         console.print(
             f"  fp32 on this machine against the golden reference ({reference.device}): {worst:.1e} at most{note}"
@@ -52,18 +52,25 @@ def _verdicts(manifest: Manifest) -> Table:
         table.add_column(column, justify="right")
     for loops, low in manifest.lowering.by_loops.items():
         cost = manifest.compression.by_loops.get(loops, {})
-        errors = low.get("state_errors") or [float("nan")]
+        errors = low.get("state_errors") or [None]
         table.add_row(
             loops,
-            f"{low['max_abs']:.1e}",
-            f"{low['kl_mean']:.1e}",
-            f"{low['top1']:.1%}",
-            str(low["greedy_equal"]),
-            f"{errors[-1]:.1e}",
-            *((f"{cost['kl_mean']:.1e}", f"{cost['kl_sem']:.0e}", f"{cost['top1']:.1%}") if cost else ("", "", "")),
-            f"{cost['perplexity_ratio']:.4f}" if cost and cost["perplexity_ratio"] is not None else "",
+            _figure(low.get("max_abs"), ".1e"),
+            _figure(low.get("kl_mean"), ".1e"),
+            _figure(low.get("top1"), ".1%"),
+            str(low.get("greedy_equal")),
+            _figure(errors[-1], ".1e"),
+            _figure(cost.get("kl_mean"), ".1e"),
+            _figure(cost.get("kl_sem"), ".0e"),
+            _figure(cost.get("top1"), ".1%"),
+            _figure(cost.get("perplexity_ratio"), ".4f"),
         )
     return table
+
+
+def _figure(value: float | None, form: str) -> str:
+    """A number, or a dash where it was not finite or not measured."""
+    return "-" if value is None else format(value, form)
 
 
 def _outcome(verdict: Verdict) -> str:
