@@ -28,7 +28,7 @@ from .assemble import assemble
 from .certificate import certify
 from .kv_choice import JUDGED_LOOPS, LENGTH, WINDOWS, PolicyChoice, choose_policy
 from .kv_scales import measure_scales
-from .lowering_gate import TEXT_TOKENS, LoweringVerdict, lowering_gate
+from .lowering_gate import TEXT_TOKENS, LoweringVerdict, budget_name, lowering_gate
 from .publish import failed_folder, publish, staging
 from .reference_check import CheckedReference, artifact_distance, check_reference
 from .request import AUTO, ExportPlan, ExportRequest, expand_targets, parse_loops, plan
@@ -230,7 +230,7 @@ def _verify(
 ) -> tuple[LoweringVerdict, Any]:
     """Gate 1 on the written files, and their distance to the golden reference."""
     host = load_host(item.target)(folder, draft, request.threads)
-    budget = "int8" if draft.kv.dtype == "int8" else draft.compute  # a rounding on an edge moves a logit, not a token
+    budget = budget_name(draft.compute, draft.kv.dtype)
     length = min(TEXT_TOKENS, draft.kv.context)
     count = _texts(source, 8)
     text = source.text("heldout", request.text, count * (length + 1))

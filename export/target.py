@@ -7,6 +7,7 @@ then and gives one line that says what to install.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,16 +137,17 @@ TARGETS = {
         ),
         Target(
             name="coreml",
-            module=None,
-            host_module=None,
+            module="export.targets.coreml",
+            host_module="export.hosts.coreml_host",
             extra="coreml",
             packages=("torch", "coremltools"),
             dynamic_forms=("stages", "while"),
             static_forms=("unrolled",),
             computes=("fp16", "fp32"),
             kv_dtypes=("fp16",),
-            shared_kv_forms=(),
-            host_runtime="mil-interpreter",
+            shared_kv_forms=("stages",),
+            host_runtime="coreml" if sys.platform == "darwin" else "mil-interpreter",
+            minimum_runtime=(("iOS", "18"), ("macOS", "15")),
         ),
     )
 }

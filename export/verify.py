@@ -17,7 +17,7 @@ from parcae_mobile.golden import DAMAGED
 from parcae_mobile.manifest import Manifest, verify_files
 from parcae_mobile.parity import Distance, compare
 
-from .lowering_gate import BUDGETS
+from .lowering_gate import BUDGETS, budget_name
 from .target import find_target, load_host, load_target
 
 SELF_TEST = ("max_abs", "kl_mean", "top1", "cosine")
@@ -57,7 +57,7 @@ def verify_artifact(folder: Path, threads: int = 0) -> VerifyReport:
             host.reset()
             logits = host.run(golden["input_ids"].tolist(), loops, golden["positions"].tolist())
             distances[loops] = compare(torch.from_numpy(golden[name]), torch.from_numpy(logits))
-    failures = _failures(distances, BUDGETS[manifest.compute])
+    failures = _failures(distances, BUDGETS[budget_name(manifest.compute, manifest.kv.dtype)])
     if failures:
         raise GateError(f"{folder}: self-test failed ({failures[0]}); this machine computes something else")
     return VerifyReport(manifest, distances)

@@ -114,6 +114,11 @@ class Host:
         """Bytes of the cache arrays that are held now."""
         raise NotImplementedError
 
+    @property
+    def largest_fp16(self) -> float:
+        """The greatest |value| among fp16 results so far; 0 where the runtime shows no intermediate results."""
+        return 0.0
+
     def slot_of(self, stage: str, loop: int) -> int:
         """The cache slot of a loop."""
         return min(loop, self.geometry.slots - 1) if stage == "core_block" else 0

@@ -32,8 +32,11 @@ class CoreMLHost(Host):
         self._engine = open_engine(folder / PACKAGE)
         functions = MilProgram.open(folder / PACKAGE).functions
         lengths = {name: function.inputs[0].type.shape for name, function in functions.items()}
-        self._chunks = {(shape or (1, None))[1]: name.removeprefix("prelude") for name, shape in lengths.items()
-                        if name.startswith("prelude")}  # fmt: skip
+        self._chunks = {  # chunk length -> suffix of the functions for it
+            shape[1]: name.removeprefix("prelude")
+            for name, shape in lengths.items()
+            if name.startswith("prelude") and shape is not None and shape[1] is not None
+        }
         self._values = [n for n in functions["prelude"].block.outputs if n.startswith("value_")] if self._chunks else []
         self._loops_of = np.zeros(geometry.context, np.int32)  # of each token that is held
 

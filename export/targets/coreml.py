@@ -1,6 +1,6 @@
 """The Core ML target: an `.mlpackage` for iOS 18 and macOS 15, written operation by operation from the traced stages.
 
-    write(quantized, folder, options)  # model.mlpackage: unrolled, stages or while (coreml_static.py, coreml_dynamic.py)
+    write(quantized, folder, options)  # model.mlpackage: unrolled (coreml_static.py), stages or while (coreml_dynamic.py)
 
 Weights are in the package once, in our integers where they are quantized. Whether the package computes the model is
 found out by executing it: in the MIL interpreter on Linux, by Core ML itself on macOS (export/hosts/coreml_host.py).
@@ -9,6 +9,8 @@ found out by executing it: in the MIL interpreter on Linux, by Core ML itself on
 from __future__ import annotations
 
 from pathlib import Path
+
+from torch import Tensor
 
 from export.hosts.mil import MilProgram
 from export.hosts.mil.program import Named, Operation, Reference
@@ -33,7 +35,7 @@ def write(quantized: QuantizedModel, folder: Path, options: WriteOptions) -> Non
     if options.loop_form == "unrolled":
         if context > LONGEST:
             raise UsageError(
-                f"--context {context}: a static Core ML package counts positions in an fp16 state; give at most {LONGEST}"
+                f"--context {context}: a static package counts tokens in an fp16 state, which is exact up to {LONGEST}"
             )
         functions = static_functions(quantized, int(options.loops), context, compute)
         metadata[HUB_NAME] = quantized.model.config.name or "parcae"
@@ -74,7 +76,7 @@ def read_injection(folder: Path) -> StoredInjection | None:
     Raises `InputError` if two functions consume different values, or another operation consumes them.
     """
     program = MilProgram.open(folder / PACKAGE)
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, function in program.functions.items():
         for operation in function.block.walk():
             for constant in _constants(operation):

@@ -78,7 +78,7 @@ class Caches:
         return op("add", x=op("mul", x=x, y=self.cos), y=op("mul", x=turned, y=self.sin))
 
     def _append(self, state: Var, chunk: Var, slot: int | Var, heads: int, size: int) -> Var:
-        """Write a chunk (1, heads, chunk, size) into the state's slot; returns (1, heads, positions, size) to attend."""
+        """Write a chunk (1, heads, chunk, size) into the state's slot; returns (1, heads, positions, size) to read."""
         writer, op = self.writer, self.writer.op
         stop = slot + 1 if isinstance(slot, int) else op("add", x=slot, y=int32(1))
         updated = op(

@@ -1,4 +1,4 @@
-"""Keeps what coremltools says to itself away from the user: on Linux it prints a page about libraries that only macOS has.
+"""Keeps what coremltools says to itself away from the user: on Linux it prints a page of warnings.
 
 with quiet():
     import coremltools
@@ -16,12 +16,12 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Neither warnings nor prints nor log lines below errors; exceptions pass."""
-    logger = logging.getLogger("coremltools")
-    level = logger.level
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    before = logging.root.manager.disable
+    sink = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
         warnings.simplefilter("ignore")
-        logger.setLevel(logging.ERROR)
+        logging.disable(logging.WARNING)  # of every logger: coremltools imports packages that warn in their own names
         try:
             yield
         finally:
-            logger.setLevel(level)
+            logging.disable(before)
