@@ -4,20 +4,24 @@
 
 Minimises |(W - Q) X|^2 given H = X X^T, with the upper Cholesky factor of H^-1 (Frantar et al. 2022, arXiv:2210.17323).
 Columns are taken in order of falling diagonal of H. Scales are therefore found beforehand for all groups, for the
-least error weighted by that diagonal, on the grid of every `QuantizedTensor`.
+least error weighted by that diagonal, on the grid of every `QuantizedTensor`; then they are solved for, the columns
+are taken again with the new ones, and integers and scales are refined in turn (`refine`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from .refine import descend, refit_scales
 from .rtn import round_to, search_scales
 from .tensor import QuantizedTensor, integer_range
 
-DAMPING = 0.01  # added to H's diagonal, as a share of its mean
+DAMPING = 0.03  # added to H's diagonal, as a share of its mean
 BLOCK = 128  # columns whose errors are applied to the rest of the matrix together
-_ROWS_AT_ONCE = 8192
+_ROWS_AT_ONCE = 4096
 
 
 class HessianError(ValueError):
@@ -31,19 +35,29 @@ def quantize_gptq(
 
     Raises `HessianError` where the moments are all zero or not positive definite after damping.
     """
-    order = hessian.diagonal().argsort(descending=True, stable=True)
-    factor, ordered = inverse_factor(hessian[order][:, order], damping)
-    importance = torch.empty_like(ordered).scatter_(0, order, ordered)
-    parts = [
-        _quantize_rows(rows.float(), factor, order, importance, bits, group_size, symmetric)
-        for rows in weight.split(_ROWS_AT_ONCE)
-    ]
+    problem = Problem.of(hessian, damping)
+    parts = [_quantize_rows(rows.float(), problem, bits, group_size, symmetric) for rows in weight.split(_ROWS_AT_ONCE)]
     integers, scales, zero_points = (torch.cat(list(part)) for part in zip(*parts, strict=True))
     return QuantizedTensor(integers, scales, bits, group_size, None if symmetric else zero_points)
 
 
-def inverse_factor(hessian: Tensor, damping: float = DAMPING) -> tuple[Tensor, Tensor]:
-    """Upper U with U^T U = (H + damping)^-1, and the damped diagonal, both fp32. Worked out in fp64.
+@dataclass(frozen=True)
+class Problem:
+    """What a matrix's rows share: the damped moments, the order of columns, and the factor in that order."""
+
+    hessian: Tensor
+    order: Tensor
+    factor: Tensor
+
+    @classmethod
+    def of(cls, hessian: Tensor, damping: float) -> Problem:
+        order = hessian.diagonal().argsort(descending=True, stable=True)
+        damped = damp(hessian, damping)
+        return cls(damped.float(), order, inverse_factor(damped[order][:, order]))
+
+
+def damp(hessian: Tensor, damping: float = DAMPING) -> Tensor:
+    """Moments in fp64 with a share of their mean diagonal added to the diagonal.
 
     A column that is always zero gets the mean diagonal: it is then rounded by itself. Raises `HessianError`.
     """
@@ -53,37 +67,54 @@ def inverse_factor(hessian: Tensor, damping: float = DAMPING) -> tuple[Tensor, T
         raise HessianError("its inputs are zero or not finite on the calibration text")
     h.diagonal()[diagonal <= 0] = diagonal[diagonal > 0].mean()
     h.diagonal().add_(damping * h.diagonal().mean())
-    lower, failed = torch.linalg.cholesky_ex(h)
+    return h
+
+
+def inverse_factor(damped: Tensor) -> Tensor:
+    """Upper U in fp32 with U^T U = H^-1, worked out in fp64. Raises `HessianError`."""
+    lower, failed = torch.linalg.cholesky_ex(damped)
     if int(failed):
         raise HessianError("the moments of its inputs are not positive definite")
     upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
     if int(failed):
         raise HessianError("the moments of its inputs are nearly singular")
-    return upper.float(), h.diagonal().float()
+    return upper.float()
 
 
 def _quantize_rows(
-    weight: Tensor, factor: Tensor, order: Tensor, importance: Tensor, bits: int, group_size: int, symmetric: bool
+    weight: Tensor, problem: Problem, bits: int, group_size: int, symmetric: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Integers, scales and zero points of some rows; `factor` has its columns in `order`, `importance` has not."""
-    rows, total = weight.shape
+    """Integers, scales and zero points of some rows. Fewer than 8 bits are refined; 8 gain nothing from it."""
     low, high = integer_range(bits, symmetric)
-    grouped = weight.reshape(rows, -1, group_size)
-    scales, zeros = (
-        part[..., 0] for part in search_scales(grouped, bits, symmetric, importance.view(1, -1, group_size))
-    )
+    grouped = weight.reshape(weight.shape[0], -1, group_size)
+    importance = problem.hessian.diagonal().view(1, -1, group_size)
+    scales, zeros = (part[..., 0].contiguous() for part in search_scales(grouped, bits, symmetric, importance))
+    integers = _one_pass(weight, problem, scales, zeros, low, high)
+    if bits < 8:
+        spread_zeros = zeros.repeat_interleave(group_size, 1)
+        scales = refit_scales(integers - spread_zeros, scales, weight, problem.hessian)
+        integers = _one_pass(weight, problem, scales, zeros, low, high)
+        integers = descend(integers, zeros, scales, weight, problem.hessian, low, high)
+        scales = refit_scales(integers - spread_zeros, scales, weight, problem.hessian)
+    return integers.to(torch.int8), scales, zeros.to(torch.int8)
+
+
+def _one_pass(weight: Tensor, problem: Problem, scales: Tensor, zeros: Tensor, low: int, high: int) -> Tensor:
+    """Integers (rows, columns), as floats, for given scales and zero points (rows, groups)."""
+    rows, total = weight.shape
+    order, factor = problem.order, problem.factor
     columns = weight.T[order].contiguous()  # a column is a contiguous row here
-    group_of = (order // group_size).tolist()
+    group_of = (order // (total // scales.shape[1])).tolist()
     column_scales, column_zeros = scales.T.contiguous(), zeros.T.contiguous()
-    integers = torch.empty(total, rows, dtype=torch.int8)
+    integers = torch.empty(total, rows)
     for start in range(0, total, BLOCK):
         stop = min(start + BLOCK, total)
         errors = torch.empty(stop - start, rows)
         for index in range(start, stop):
             scale, zero = column_scales[group_of[index]], column_zeros[group_of[index]]
             rounded = round_to(columns[index], scale, zero, low, high)
-            integers[order[index]] = rounded.to(torch.int8)
+            integers[order[index]] = rounded
             errors[index - start] = (columns[index] - (rounded - zero) * scale) / factor[index, index]
             columns[index + 1 : stop].addr_(factor[index, index + 1 : stop], errors[index - start], alpha=-1)
         columns[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
-    return integers.T.contiguous(), scales.contiguous(), zeros.to(torch.int8)
+    return integers.T.contiguous()

@@ -21,17 +21,18 @@ from parcae_mobile.text import EMBEDDED_MODEL
 
 from .bench import Bench
 from .markdown import replace_table
-from .measurements import MEASUREMENTS, recipes
+from .measurements import MEASUREMENTS, OTHER_MODELS, recipes
 from .shapes import shape_bytes, shape_costs
 
 DOCUMENT = Path("docs/quantization.md")
 PLOT = DOCUMENT.with_suffix(".svg")
+NAMES = [*MEASUREMENTS, *OTHER_MODELS, "shapes"]
 
 
 def main() -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m quantize.study", description="Measure the docs' tables again.")
-    parser.add_argument("--only", help=f"comma-separated: {', '.join([*MEASUREMENTS, 'shapes'])}")
+    parser.add_argument("--only", help=f"comma-separated: {', '.join(NAMES)}")
     parser.add_argument("--model", type=Path, help="another model's folder; its tables are printed only")
     parser.add_argument("--shape", choices=RELEASED_SHAPES, help="time and memory of quantizing random weights")
     parser.add_argument("--algorithm", choices=("rtn", "gptq"), default="rtn", help="of --shape")
@@ -50,24 +51,40 @@ def main() -> int:
 
 
 def _tables(only: str | None, folder: Path | None) -> None:
-    names = only.split(",") if only else [*MEASUREMENTS, "shapes"]
-    if unknown := [name for name in names if name not in MEASUREMENTS and name != "shapes"]:
-        raise UsageError(f"no table {unknown[0]!r}; there are {', '.join([*MEASUREMENTS, 'shapes'])}")
+    known = NAMES if folder is None else [*MEASUREMENTS]
+    names = only.split(",") if only else known
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(f"no table {unknown[0]!r} here; there are {', '.join(known)}")
     writes = folder is None
     if writes and not DOCUMENT.exists():
         raise UsageError(f"{DOCUMENT} is not here; run this in the repository's root, or give --model FOLDER to print")
-    bench = Bench.open(folder or EMBEDDED_MODEL)
+    benches: dict[Path, Bench] = {}
     for name in names:
-        started = time.monotonic()
-        if name == "shapes":
-            content = shape_bytes()
-        elif name == "recipes":
-            content = recipes(bench, PLOT if writes else None)
-        else:
-            content = MEASUREMENTS[name](bench)
-        print(f"{name} ({time.monotonic() - started:.0f} s)\n\n{content}\n", flush=True)
+        started = time.process_time()
+        content = _measure(name, folder or EMBEDDED_MODEL, benches, writes)
+        if content is None:
+            print(f"{name}: left as it is, {OTHER_MODELS[name][0]} is not here\n", flush=True)
+            continue
+        print(f"{name} ({time.process_time() - started:.0f} processor seconds)\n\n{content}\n", flush=True)
         if writes:
             DOCUMENT.write_text(replace_table(DOCUMENT.read_text(encoding="utf-8"), name, content), encoding="utf-8")
+
+
+def _measure(name: str, folder: Path, benches: dict[Path, Bench], writes: bool) -> str | None:
+    """One table; None for a model that is not there."""
+    if name == "shapes":
+        return shape_bytes()
+    if name in OTHER_MODELS:
+        folder, measure = OTHER_MODELS[name]
+        if not (folder / "model.safetensors").exists():
+            return None
+    else:
+        measure = MEASUREMENTS[name]
+    if folder not in benches:
+        benches[folder] = Bench.open(folder)
+    if name == "recipes":
+        return recipes(benches[folder], PLOT if writes else None)
+    return measure(benches[folder])
 
 
 def _report(name: str, done: int, total: int) -> None:

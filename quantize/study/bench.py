@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,9 +36,8 @@ class Bench:
     def open(cls, folder: Path) -> Bench:
         model = load_model(folder)
         vocabulary = model.config.vocab_size
-        windows = text_ids(folder, "heldout", vocab_size=vocabulary, least=WINDOWS * (LENGTH + 1))
-        text = text_ids(folder, "calibration", vocab_size=vocabulary, least=2**16)
-        chosen = windows.windows(WINDOWS, LENGTH)
+        held_out, text = (_text(folder, split, vocabulary) for split in ("heldout", "calibration"))
+        chosen = held_out.windows(WINDOWS, LENGTH)
         return cls(model, chosen, text, HeldOut(model, chosen, (LOOPS,)))
 
     def calibration(self, draw: int = 0, count: int = 32) -> Tensor:
@@ -51,6 +51,14 @@ class Bench:
 
     def weights(self) -> dict[str, Tensor]:
         return dict(self.model.named_parameters())
+
+
+def _text(folder: Path, split: str, vocabulary: int) -> TokenText:
+    """The split that a reference checkpoint was trained with, if it is beside it; else the package's text."""
+    own = folder / f"{split}_tokens.npy"
+    if own.exists():
+        return TokenText(torch.from_numpy(np.load(own).astype(np.int64)), str(own))
+    return text_ids(folder, split, vocab_size=vocabulary, least=2**16)
 
 
 def asymmetric(recipe: Recipe) -> Recipe:

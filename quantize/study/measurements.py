@@ -11,15 +11,16 @@ from torch import Tensor
 from parcae_mobile.parity import Distance, state_changes
 
 from ..algorithms import gptq_quantizer, hqq, quantize_with, rtn
-from ..apply import with_tensors
+from ..apply import Quantizer, with_tensors
 from ..comparison import RecipePoint, compare_recipes, plot_recipes, sensitivity
 from ..compression import HeldOut
 from ..distill import distill
+from ..gptq import quantize_gptq
 from ..guard import injection_report, max_decay
 from ..hessians import collect_hessians
-from ..recipe import load_recipe, plan
+from ..recipe import Rule, load_recipe, plan
 from ..rtn import SHRINKS
-from ..tensor import integer_range
+from ..tensor import QuantizedTensor, integer_range
 from .bench import LENGTH, LOOPS, Bench, asymmetric, injection_kept, spread
 from .markdown import table
 
@@ -52,6 +53,17 @@ def recipes(bench: Bench, plot: Path | None = None) -> str:
     return table(["recipe", "algorithm", "MB", "KL at T=1 / 2 / 4 / 8 / 16", *tails], rows)
 
 
+def presets(bench: Bench) -> str:
+    """The int presets as they are made by default, in fewer columns, for other models."""
+    held_out, rows = HeldOut(bench.model, bench.windows, (4, 8, 16)), []
+    chosen = [load_recipe(name) for name in ("int8", "int4", "int4-small")]
+    for point in compare_recipes(bench.model, held_out, chosen, bench.calibration(), loops=LOOPS):
+        kls = [f"{distance.kl_mean:.5f}" for distance in point.by_loops.values()]
+        d = point.distance
+        rows.append([point.recipe, *kls, f"{d.kl_sem:.5f}", f"{d.top1:.2%}", f"{point.growth or 0:.3f}"])
+    return table(["recipe", "KL T=4", "T=8", "T=16", "s.e.", "top-1", "KL T=16 / T=4"], rows)
+
+
 def loops(bench: Bench) -> str:
     """Hessians of all loops against those of the first, symmetric and asymmetric, over calibration draws."""
     recipe, found = load_recipe("int4"), dict[tuple[str, str], list[Distance]]()
@@ -65,6 +77,32 @@ def loops(bench: Bench) -> str:
     order = sorted(found, key=lambda pair: pair[1], reverse=True)  # symmetric first
     rows = [[hessian, kind, *spread(found[hessian, kind])] for hessian, kind in order]
     return table(["Hessian", "int4 is", *(f"draw {draw}" for draw in DRAWS), "mean KL", "spread", "top-1"], rows)
+
+
+def tied(bench: Bench) -> str:
+    """The token table at int4, which is also the head: rounded, or by GPTQ with more or less of the identity."""
+    recipe, found = load_recipe("int4-small"), dict[str, list[Distance]]()
+    for draw in DRAWS:
+        hessians = collect_hessians(bench.model, bench.calibration(draw), plan(recipe, bench.model))
+        others = gptq_quantizer(bench.model, hessians, {}, {})
+        for damping in (None, 0.01, 0.1, 1.0):
+            name = "rounded" if damping is None else f"GPTQ, damping {damping}"
+            found.setdefault(name, []).append(bench.quantize(recipe, _with_table(others, hessians, damping)))
+    rows = [[name, *spread(distances)] for name, distances in found.items()]
+    return table(["tied table", *(f"draw {draw}" for draw in DRAWS), "mean KL", "spread", "top-1"], rows)
+
+
+def _with_table(others: Quantizer, hessians: dict[str, Tensor], damping: float | None) -> Quantizer:
+    """`others`, but for the tied table rounding (None) or GPTQ with a damping."""
+
+    def quantize(name: str, weight: Tensor, rule: Rule, group_size: int) -> QuantizedTensor:
+        if name != "transformer.wte.weight":
+            return others(name, weight, rule, group_size)
+        if damping is None:
+            return rtn(name, weight, rule, group_size)
+        return quantize_gptq(weight, hessians[name], rule.bits, group_size, rule.symmetric, damping)
+
+    return quantize
 
 
 def without_data(bench: Bench) -> str:
@@ -169,6 +207,7 @@ def contraction(bench: Bench) -> str:
 MEASUREMENTS: dict[str, Callable[[Bench], str]] = {
     "recipes": recipes,
     "loops": loops,
+    "tied": tied,
     "without-data": without_data,
     "grid": grid,
     "calibration": calibration,
@@ -176,4 +215,11 @@ MEASUREMENTS: dict[str, Callable[[Bench], str]] = {
     "guard": guard,
     "components": components,
     "contraction": contraction,
+}
+OTHER_MODELS: dict[str, tuple[Path, Callable[[Bench], str]]] = {
+    "floor-presets": (Path("tests/data/tiny-trained"), presets),
+    "slow-presets": (Path("tests/data/slow-loop"), presets),
+    "slow-guard": (Path("tests/data/slow-loop"), guard),
+    "slow-loops": (Path("tests/data/slow-loop"), loops),
+    "slow-contraction": (Path("tests/data/slow-loop"), contraction),
 }

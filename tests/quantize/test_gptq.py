@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from quantize.gptq import HessianError, inverse_factor, quantize_gptq
+from quantize.gptq import HessianError, damp, inverse_factor, quantize_gptq
+from quantize.refine import descend, refit_scales
 from quantize.rtn import quantize_rtn
 
 GENERATOR = torch.Generator().manual_seed(11)
@@ -30,8 +31,8 @@ def test_gptq_beats_rounding_where_inputs_are_correlated(bits: int, symmetric: b
 
 
 def test_independent_inputs_of_equal_size_leave_nothing_to_gain() -> None:
-    fitted = quantize_gptq(WEIGHT, torch.eye(COLUMNS), 4, 32)
-    rounded = quantize_rtn(WEIGHT, 4, 32)
+    fitted = quantize_gptq(WEIGHT, torch.eye(COLUMNS), 8, 32)
+    rounded = quantize_rtn(WEIGHT, 8, 32)
     assert torch.equal(fitted.integers, rounded.integers) and torch.equal(fitted.scales, rounded.scales)
 
 
@@ -76,7 +77,20 @@ def test_moments_that_say_nothing_are_refused(hessian: torch.Tensor, message: st
 
 
 def test_the_factor_is_that_of_the_damped_inverse() -> None:
-    factor, diagonal = inverse_factor(CORRELATED, 0.01)
-    damped = CORRELATED.double() + 0.01 * CORRELATED.diagonal().double().mean() * torch.eye(COLUMNS)
-    assert torch.allclose(factor.double().T @ factor.double() @ damped, torch.eye(COLUMNS).double(), atol=1e-3)
-    assert torch.allclose(diagonal.double(), damped.diagonal())
+    damped = damp(CORRELATED, 0.01)
+    assert torch.allclose(damped - CORRELATED, 0.01 * CORRELATED.diagonal().mean() * torch.eye(COLUMNS).double())
+    factor = inverse_factor(damped).double()
+    assert torch.allclose(factor.T @ factor @ damped, torch.eye(COLUMNS).double(), atol=1e-3)
+
+
+def test_each_refinement_lowers_the_error_of_outputs() -> None:
+    rounded = quantize_rtn(WEIGHT, 4, 32)
+    zeros = torch.zeros_like(rounded.scales)
+    integers = rounded.integers.float()
+    errors = [output_error(rounded.dequantize())]
+    integers = descend(integers, zeros, rounded.scales, WEIGHT, CORRELATED, -8, 7)
+    errors.append(output_error((integers.view(40, 3, 32) * rounded.scales[..., None]).view(40, 96)))
+    scales = refit_scales(integers, rounded.scales, WEIGHT, CORRELATED)
+    errors.append(output_error((integers.view(40, 3, 32) * scales[..., None]).view(40, 96)))
+    assert errors[2] < errors[1] < 0.7 * errors[0]
+    assert float(integers.min()) >= -8 and float(integers.max()) <= 7
