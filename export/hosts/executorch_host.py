@@ -112,9 +112,7 @@ class ExecutorchHost(Host):
         """A slot that a token of the past never wrote must not be read: the runtime's caches cannot be copied."""
         apart = self.geometry.slots == self.geometry.max_loops > 1
         if exit_threshold and not (self.dynamic and not apart):
-            raise UsageError(
-                "early exit with ExecuTorch needs a dynamic artifact with a shared cache: --kv first1+shared"
-            )
+            raise UsageError("early exit with ExecuTorch needs a dynamic artifact with --kv first1+shared")
         if self.length and min(loops, self.geometry.slots) > self._held_loops:
             raise UsageError(
                 f"loops = {loops}: the tokens before were computed with {self._held_loops}; start again, "
@@ -168,7 +166,12 @@ class ExecutorchHost(Host):
         return list(logits[0].numpy()) if positions else []
 
     def _call(self, method: str, *inputs: torch.Tensor) -> list[torch.Tensor]:
-        outputs: list[torch.Tensor] = self._module.run_method(method, inputs)
+        try:
+            outputs: list[torch.Tensor] = self._module.run_method(method, inputs)
+        except RuntimeError as error:
+            raise InputError(
+                f"the ExecuTorch runtime cannot run {method} of this file ({error}); export it again"
+            ) from None
         return outputs
 
 

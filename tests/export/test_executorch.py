@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -295,6 +296,7 @@ def test_unknown_delegates_are_a_usage_error() -> None:
 SAME = """
 import sys, torch
 from pathlib import Path
+from typing import Any
 from export.targets.executorch import write_dynamic
 from parcae_mobile.config import ParcaeConfig
 from parcae_mobile.random_weights import random_model
@@ -317,3 +319,77 @@ def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
         written.append((folder / MODEL).read_bytes())
     assert written[0] == written[1]
     assert str(tmp_path).encode() not in written[0] and b"site-packages" not in written[0]
+
+
+# Mutants: each is a change of the finished file or of its host that the lowering gate must not let through.
+
+
+def replaced(made: Artifact, old: list[torch.Tensor], new: list[torch.Tensor]) -> bytes:
+    """The file's bytes with some stored tensors changed; each is stored exactly once."""
+    data = bytearray(made.data)
+    places = []
+    for tensor in old:
+        raw = tensor.contiguous().view(torch.uint8).numpy().tobytes()
+        assert made.data.count(raw) == 1
+        places.append(made.data.index(raw))
+    for place, tensor in zip(places, new, strict=True):
+        raw = tensor.contiguous().view(torch.uint8).numpy().tobytes()
+        data[place : place + len(raw)] = raw
+    return bytes(data)
+
+
+def parameter(made: Artifact, name: str) -> torch.Tensor:
+    return made.quantized.model.get_parameter(name).detach()
+
+
+class OneLoopLess(ExecutorchHost):
+    def run(self, ids: Sequence[int], loops: int, *rest: Any, **named: Any) -> np.ndarray:
+        return super().run(ids, loops - 1, *rest, **named)
+
+
+class ShiftedSlot(ExecutorchHost):
+    def slot_of(self, stage: str, loop: int) -> int:
+        return loop + (self.length > 0)
+
+
+def test_a_weight_one_percent_off_fails_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
+    made = artifact("fp32", "dynamic")
+    for name in ("transformer.core_block.0.mlp.proj.weight", "transformer.C.weight", "transformer.adapter.B"):
+        data = replaced(made, [parameter(made, name)], [parameter(made, name) * 1.01])
+        assert not judge(made.open(data), made, texts, (3,)).passed, name
+
+
+def test_swapped_queries_and_keys_fail_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
+    for loops in ("dynamic", 2):
+        made = artifact("fp32", loops)
+        pair = [parameter(made, f"transformer.core_block.0.attn.{name}.weight") for name in ("c_q", "c_k")]
+        data = replaced(made, pair, pair[::-1])
+        assert not judge(made.open(data), made, texts, (2,)).passed
+
+
+def test_another_loop_count_fails_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
+    made = artifact("fp32", "dynamic")
+    assert not judge(made.open(kind=OneLoopLess), made, texts, (3,)).passed
+
+
+def test_a_shifted_cache_slot_fails_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
+    made = artifact("fp32", "dynamic")
+    assert not judge(made.open(kind=ShiftedSlot), made, texts, (3,)).passed
+
+
+def test_rope_one_position_off_fails_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
+    made = artifact("fp32", "dynamic")
+    tables = [made.quantized.model.rope[:CONTEXT, :, part].contiguous() for part in (0, 1)]
+    later = [torch.cat([table[:20], table[19:-1]]) for table in tables]
+    assert not judge(made.open(replaced(made, tables, later)), made, texts, (3,)).passed
+
+
+def test_a_flipped_scale_fails_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
+    made = artifact("int4", "dynamic")
+    scales = made.quantized.tensors["transformer.C.weight"].scales
+    data = replaced(made, [scales], [scales.flip(0)])
+    assert unmatched(PteFile(data), made.quantized)
+    assert not judge(made.open(data), made, texts, (3,)).passed
+    negative = made.open(replaced(made, [scales], [-scales]))
+    with pytest.raises(InputError, match="coda"):
+        negative.run([1], 1)
