@@ -15,9 +15,9 @@ $(SETUP): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(SETUP)
-	$(BIN)/parcae-export --target onnx --loops dynamic --quant int8 --out dist --force
-	$(BIN)/parcae-export verify dist/parcae-tiny-onnx-dynamic-int8
-	$(BIN)/parcae-export generate dist/parcae-tiny-onnx-dynamic-int8 --tokens 80 --temperature 0.7 --top-k 40
+	$(BIN)/parcae-export --target onnx --loops dynamic --out dist --force
+	$(BIN)/parcae-export verify dist/parcae-tiny-onnx-dynamic-int4
+	$(BIN)/parcae-export generate dist/parcae-tiny-onnx-dynamic-int4 --tokens 80 --temperature 0.7 --top-k 40
 
 test: lint suite
 

@@ -18,7 +18,7 @@ from parcae_mobile.errors import GateError, ParcaeError
 from . import cli_artifacts, cli_models
 from .cli_common import Json, Model, Threads, app, out, print_json, progress_line, set_threads
 
-DEFAULT_QUANT = "int8"
+DEFAULT_QUANT = "int4"
 SUBCOMMANDS = (cli_artifacts, cli_models)  # importing them registers their commands
 
 
@@ -33,8 +33,10 @@ def export(
     loops: Annotated[list[str], typer.Option(help="A loop count (may be repeated) or dynamic.")] = ["dynamic"],  # noqa: B006
     max_loops: Annotated[int, typer.Option(help="Most loops of a dynamic artifact.")] = 16,
     loop_form: Annotated[str | None, typer.Option(help="How the loop is composed.")] = None,
-    quant: Annotated[str, typer.Option(help="Preset (fp32, int8, int4) or a TOML recipe.")] = DEFAULT_QUANT,
-    algorithm: Annotated[str, typer.Option(help="How integers are found.")] = "auto",
+    quant: Annotated[str, typer.Option(help="fp32, fp16, int8, int4, int4-small or a TOML file.")] = DEFAULT_QUANT,
+    algorithm: Annotated[str, typer.Option(help="auto, rtn, hqq or gptq; auto is gptq where there is text.")] = "auto",
+    distill: Annotated[int, typer.Option(help="Steps of training scales and norms against fp32.")] = 0,
+    max_fallbacks: Annotated[int, typer.Option(help="Matrices that GPTQ may leave to rounding.")] = 0,
     compute: Annotated[str | None, typer.Option(help="What activations are computed in: fp32, fp16, int8.")] = None,
     kv: Annotated[str, typer.Option(help="KV cache policy; auto measures them.")] = "auto",
     kv_dtype: Annotated[str | None, typer.Option(help="KV cache type.")] = None,
@@ -68,6 +70,8 @@ def export(
         loop_form=loop_form,
         quant=quant,
         algorithm=algorithm,
+        distill=distill,
+        max_fallbacks=max_fallbacks,
         compute=compute,
         kv=kv,
         kv_dtype=kv_dtype,

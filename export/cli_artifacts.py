@@ -39,14 +39,19 @@ def inspect(
     subject: Annotated[str | None, typer.Argument(help="Artifact folder, checkpoint folder, hub id or shape.")] = None,
     random_weights: Annotated[bool, typer.Option(help="Draw seeded weights for a released shape.")] = False,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
+    quant: Annotated[str | None, typer.Option(help="What each tensor would become under a recipe.")] = None,
+    injection: Annotated[bool, typer.Option(help="What storing the injection in fewer bits would do.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what a model or an artifact is."""
+    """Say what a model or an artifact is, what a recipe would make of it, and why the injection is left alone."""
     from parcae_mobile.manifest import MANIFEST, read_manifest
+    from quantize.guard import injection_report
+    from quantize.planning import plan_table, total_bytes
+    from quantize.recipe import load_recipe
 
-    from .inspection import describe_model
+    from .inspection import describe_model, held_out
     from .pipeline import describe
-    from .report import print_artifact, print_model
+    from .report import print_artifact, print_injection, print_model, print_plan
     from .source import open_source
 
     if subject is not None and (Path(subject) / MANIFEST).exists():
@@ -56,11 +61,22 @@ def inspect(
         else:
             print_artifact(out, subject, manifest, [])
         return
-    described = describe_model(open_source(subject, revision, random_weights))
+    source = open_source(subject, revision, random_weights)
+    if quant is not None:
+        table = plan_table(load_recipe(quant), source.model)
+        if as_json:
+            print_json({"recipe": quant, "bytes": total_bytes(table), "tensors": [row.to_dict() for row in table]})
+        else:
+            print_plan(out, quant, table)
+        return
+    described = describe_model(source)
+    rows = injection_report(held_out(source)) if injection else []
     if as_json:
-        print_json({"model": described})
-    else:
-        print_model(out, described)
+        print_json({"model": described, "injection": [row.to_dict() for row in rows]})
+        return
+    print_model(out, described)
+    if rows:
+        print_injection(out, rows)
 
 
 @app.command()

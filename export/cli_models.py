@@ -13,6 +13,8 @@ from parcae_mobile.errors import UsageError
 
 from .cli_common import Json, Model, Threads, app, out, print_json, progress_line, set_threads
 
+QUANTS = ("int8", "int4", "int4-small")
+
 
 @app.command()
 def reference(
@@ -63,6 +65,46 @@ def reference(
     else:
         where = f"{made.label} ({made.provenance['device_name']})"
         out.print(f"{output}: {where}, T in {sorted(made.logits)}, {made.sha256[:16]}")
+
+
+@app.command()
+def compare(
+    model: Model = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
+    quant: Annotated[list[str], typer.Option(help="Presets or recipes; may be repeated.")] = list(QUANTS),  # noqa: B006
+    algorithm: Annotated[list[str], typer.Option(help="Algorithms; may be repeated.")] = ["auto"],  # noqa: B006
+    windows: Annotated[int, typer.Option(help="Held-out windows of 256 tokens.")] = 32,
+    plot: Annotated[Path | None, typer.Option(help="Write size against KL as SVG.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure recipes side by side: bytes and distance from fp32 on held-out text."""
+    from quantize.comparison import compare_recipes, plot_recipes
+    from quantize.recipe import load_recipe
+
+    from .inspection import held_out
+    from .pipeline import calibration_windows
+    from .report import print_points
+    from .source import open_source
+
+    recipes = [load_recipe(name) for name in quant]
+    source = open_source(model, revision)
+    if not source.real:
+        raise UsageError("this model has no tokenizer.json, so nothing can be said about quality; add one")
+    with progress_line(as_json) as progress:
+        points = compare_recipes(
+            source.model,
+            held_out(source, windows),
+            recipes,
+            calibration_windows(source, None),
+            algorithm,
+            progress=lambda name, done, total: progress(f"{done}/{total} {name}"),
+        )
+    if plot is not None:
+        plot_recipes(points, plot)
+    if as_json:
+        print_json({"recipes": [point.to_dict() for point in points]})
+    else:
+        print_points(out, points)
 
 
 @app.command()

@@ -11,12 +11,21 @@ import torch
 
 from parcae_mobile.injection import DiagonalInjection
 from parcae_mobile.parity import state_changes
+from quantize.compression import HeldOut
 
 from .source import Source
 
 COMPONENTS = ("token table", "value embeddings", "prelude", "recurrent block", "coda", "injection", "head and norms")
 CHANGE_LOOPS = 16
 CHANGE_TOKENS = 128
+
+
+def held_out(source: Source, count: int = 16, length: int = 256) -> HeldOut:
+    """Held-out windows with the fp32 model's states, to measure other versions of the model against."""
+    windows = source.text("heldout", least=count * (length + 1)).windows(
+        count, min(length, source.model.config.context)
+    )
+    return HeldOut(source.model, windows)
 
 
 def component_of(name: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from parcae_mobile.kv_cache import CacheScales, CacheSpec
 from parcae_mobile.manifest import MANIFEST, Manifest, Verdict, hash_files
@@ -118,18 +119,30 @@ def run_export(request: ExportRequest, progress: Progress = lambda line: None) -
     return results
 
 
+def calibration_windows(source: Source, file: Path | None) -> Tensor:
+    """(n, length) ids to quantize by: up to 32 windows of 256 tokens of calibration text."""
+    length = min(WINDOW, source.model.config.context) - 1
+    text = source.text("calibration", file)
+    return text.windows(min(CALIBRATION_WINDOWS, max(1, len(text.ids) // (length + 1))), length)
+
+
 def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: Progress) -> QuantizedModel:
     """Quantize once, for all targets; calibration text only where the model can read it."""
-    calibration = None
-    if source.real:
-        length = min(WINDOW, source.model.config.context) - 1
-        text = source.text("calibration", request.calibration)
-        calibration = text.windows(min(CALIBRATION_WINDOWS, max(1, len(text.ids) // (length + 1))), length)
+    calibration = calibration_windows(source, request.calibration) if source.real else None
 
     def report(name: str, done: int, total: int) -> None:
         progress(f"quantizing {done}/{total} {name}")
 
-    return quantize_with(source.model, recipe, request.algorithm, calibration, progress=report, seed=request.seed)
+    return quantize_with(
+        source.model,
+        recipe,
+        request.algorithm,
+        calibration,
+        request.max_fallbacks,
+        report,
+        request.seed,
+        distill_steps=request.distill,
+    )
 
 
 def kv_choice(request: ExportRequest, item: ExportPlan, source: Source, progress: Progress) -> PolicyChoice | None:

@@ -11,6 +11,10 @@ from rich.table import Table
 from parcae_mobile.manifest import Manifest, Verdict
 
 if TYPE_CHECKING:
+    from quantize.comparison import RecipePoint
+    from quantize.guard import GuardRow
+    from quantize.planning import PlannedTensor
+
     from .bench import Measurement, Memory
 
 
@@ -102,6 +106,53 @@ def print_model(console: Console, described: dict[str, Any]) -> None:
     console.print(f"  relative state change by loop ({described['state_change_text']}): {changes}")
     for note in described["notes"]:
         console.print(f"  note: {note}")
+
+
+def print_plan(console: Console, recipe: str, table: Sequence[PlannedTensor]) -> None:
+    """What each tensor would become, and the bytes by component."""
+    from quantize.planning import bytes_by_component, total_bytes
+
+    rows = [[row.name, " x ".join(map(str, row.shape)), row.format, f"{row.nbytes:,}"] for row in table]
+    print_rows(console, f"recipe {recipe}", ["tensor", "shape", "becomes", "bytes"], rows)
+    sums = [[part, megabytes(count)] for part, count in bytes_by_component(table).items()]
+    floats = sum(row.float_bytes for row in table)
+    print_rows(
+        console, "", ["component", "size"], [*sums, ["all", f"{megabytes(total_bytes(table))} of {megabytes(floats)}"]]
+    )
+
+
+def print_injection(console: Console, rows: Sequence[GuardRow]) -> None:
+    """What storing parts of the injection in fewer bits would have done."""
+    columns = ["stored", "as", "max decay", *(f"state error T={loops}" for loops in rows[0].state_errors), "KL T=8"]
+    table = [
+        [
+            row.stored,
+            row.format,
+            f"{row.max_decay:.6f}" if row.stable else f"{row.max_decay:.6f} UNSTABLE",
+            *(f"{error:.1e}" for error in row.state_errors.values()),
+            _figure(row.kl.get(8), ".1e"),
+        ]
+        for row in rows
+    ]
+    print_rows(console, "why the injection is left alone", columns, table)
+
+
+def print_points(console: Console, points: Sequence[RecipePoint]) -> None:
+    """Recipes side by side."""
+    rows = [
+        [
+            point.recipe,
+            point.algorithm,
+            megabytes(point.nbytes),
+            f"{point.distance.kl_mean:.2e} +- {point.distance.kl_sem:.0e}",
+            f"{point.distance.top1:.1%}",
+            _figure(point.distance.perplexity_ratio, ".4f"),
+            _figure(point.growth, ".2f"),
+        ]
+        for point in points
+    ]
+    columns = ["recipe", "algorithm", "tensors", f"KL at T={points[0].loops}", "top-1", "ppl ratio", "KL T=16 / T=4"]
+    print_rows(console, "recipes against fp32 on held-out text", columns, rows)
 
 
 def print_bench(console: Console, speed: Sequence[Measurement], memory: Sequence[Memory]) -> None:

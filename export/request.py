@@ -33,8 +33,10 @@ class ExportRequest:
     loops: list[str] = field(default_factory=lambda: [DYNAMIC])
     max_loops: int = 16
     loop_form: str | None = None
-    quant: str = "int8"
+    quant: str = "int4"
     algorithm: str = "auto"
+    distill: int = 0
+    max_fallbacks: int = 0
     compute: str | None = None
     kv: str = "auto"
     kv_dtype: str | None = None
