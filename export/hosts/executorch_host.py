@@ -68,7 +68,8 @@ class ExecutorchHost(Host):
         self.dynamic = {"prelude", "recur", "coda"} <= methods
         if not self.dynamic and "forward" not in methods:
             raise InputError(f"{path}: neither forward nor prelude, recur and coda; export it again")
-        self._at_once = int(self._call("get_positions_at_once")[0]) if self.dynamic else 1
+        self._at_once = self._constant("get_positions_at_once") if self.dynamic else 1
+        self._chunk = self._constant("get_max_seq_len")
 
     def run(
         self,
@@ -122,11 +123,9 @@ class ExecutorchHost(Host):
 
     def _pieces(self, length: int, wanted: list[int]) -> Iterator[tuple[int, int]]:
         """Parts of a chunk that one call can take: a static file gives logits of the last place alone."""
-        if self.dynamic:
-            step = length if len(set(wanted)) <= self._at_once else self._at_once
-            ends = [*range(step, length, step), length]
-        else:
-            ends = sorted({*(place + 1 for place in wanted), length})
+        step = self._chunk if not self.dynamic or len(set(wanted)) <= self._at_once else self._at_once
+        cuts = {*range(step, length, step), length}
+        ends = sorted(cuts if self.dynamic else cuts | {place + 1 for place in wanted})
         yield from zip([0, *ends[:-1]], ends, strict=True)
 
     def _run_piece(
@@ -164,6 +163,9 @@ class ExecutorchHost(Host):
         chosen = torch.tensor(positions or [ids.shape[1] - 1])
         logits = self._call("coda", state, ids, past, chosen)[0]
         return list(logits[0].numpy()) if positions else []
+
+    def _constant(self, method: str) -> int:
+        return int(self._module.run_method(method, ())[0])
 
     def _call(self, method: str, *inputs: torch.Tensor) -> list[torch.Tensor]:
         try:

@@ -25,6 +25,7 @@ from .executorch_lowering import Delegation, lower
 from .executorch_stages import POSITIONS_AT_ONCE, trace_methods, trace_unrolled
 
 MODEL = "model.pte"
+CHUNK = 256  # tokens at once: activations are planned for that many, and planned memory is resident memory
 # Why a delegate that ExecuTorch has cannot be written here, in the order of how often it is asked for.
 REFUSED = {
     "coreml": "its file grows by one copy of the recurrent block per loop; use --target coreml, which keeps one",
@@ -67,6 +68,7 @@ def write_static(
     context: int,
     delegate: str = "xnnpack",
     slots: int | None = None,
+    chunk: int = CHUNK,
     bos: int | None = None,
     eos: int | None = None,
 ) -> dict[str, Delegation]:
@@ -78,9 +80,10 @@ def write_static(
     check_delegate(delegate)
     check_quantization(quantized)
     config = quantized.model.config
-    programs = trace_unrolled(friendly_model(quantized), context, loops, slots or loops)
+    chunk = min(chunk, context)
+    programs = trace_unrolled(friendly_model(quantized), context, loops, slots or loops, chunk)
     constants: dict[str, Any] = {
-        "get_max_seq_len": context,
+        "get_max_seq_len": chunk,
         "get_max_context_len": context,
         "get_vocab_size": config.vocab_size,
         "get_n_layers": config.layers(loops),
@@ -102,18 +105,20 @@ def write_dynamic(
     context: int,
     delegate: str = "xnnpack",
     slots: int | None = None,
+    chunk: int = CHUNK,
 ) -> dict[str, Delegation]:
     """Write `model.pte` with the methods prelude, recur and coda. As `write_static` otherwise."""
     check_delegate(delegate)
     check_quantization(quantized)
-    slots = slots or max_loops
-    programs = trace_methods(friendly_model(quantized), context, slots)
+    slots, chunk = slots or max_loops, min(chunk, context)
+    programs = trace_methods(friendly_model(quantized), context, slots, chunk)
     config = quantized.model.config
     constants = {
+        "get_max_seq_len": chunk,
         "get_max_context_len": context,
         "get_max_loops": max_loops,
         "get_cache_slots": slots,
-        "get_positions_at_once": min(POSITIONS_AT_ONCE, context),
+        "get_positions_at_once": min(POSITIONS_AT_ONCE, chunk),
         "get_vocab_size": config.vocab_size,
     }
     return _write(folder, programs, constants)

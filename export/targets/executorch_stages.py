@@ -171,18 +171,18 @@ class Coda(Method):
         return self.model.coda(state, tokens, self.slots("coda", chunk), positions)
 
 
-def trace_unrolled(model: Parcae, context: int, loops: int, slots: int) -> dict[str, ExportedProgram]:
-    """`forward` for `loops` loops."""
-    length = Dim("length", min=1, max=context)
-    given = (torch.zeros(1, min(3, context), dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+def trace_unrolled(model: Parcae, context: int, loops: int, slots: int, chunk: int) -> dict[str, ExportedProgram]:
+    """`forward` for `loops` loops over at most `chunk` tokens at once."""
+    length = Dim("length", min=1, max=chunk)
+    given = (torch.zeros(1, min(3, chunk), dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
     return {"forward": _trace(Unrolled(model, context, loops, slots), given, ({1: length}, {0: 1}))}
 
 
-def trace_methods(model: Parcae, context: int, slots: int) -> dict[str, ExportedProgram]:
-    """`prelude`, `recur` and `coda`, whose recurrent caches hold `slots` loops."""
+def trace_methods(model: Parcae, context: int, slots: int, chunk: int) -> dict[str, ExportedProgram]:
+    """`prelude`, `recur` and `coda` over at most `chunk` tokens at once; recurrent caches hold `slots` loops."""
     config = model.config
-    length, chosen = Dim("length", min=1, max=context), Dim("positions", min=1, max=min(POSITIONS_AT_ONCE, context))
-    tokens = min(3, context)
+    length, chosen = Dim("length", min=1, max=chunk), Dim("positions", min=1, max=min(POSITIONS_AT_ONCE, chunk))
+    tokens = min(3, chunk)
 
     def floats(width: int) -> Tensor:
         return torch.zeros(1, tokens, width)
@@ -204,7 +204,7 @@ def trace_methods(model: Parcae, context: int, slots: int) -> dict[str, Exported
         ),
         "coda": _trace(
             Coda(model, context),
-            (floats(state), integers(1, tokens), integers(1), integers(min(2, context))),
+            (floats(state), integers(1, tokens), integers(1), integers(min(2, chunk))),
             (sequence, sequence, {0: 1}, {0: chosen}),
         ),
     }

@@ -208,7 +208,7 @@ def test_a_file_that_xnnpack_hardly_takes_fails_its_gate(mini_model: Parcae) -> 
     from export.targets.executorch_layers import friendly_model
 
     quantized = quantize_with(mini_model, load_recipe("fp32"), "rtn")
-    programs = trace_methods(friendly_model(quantized), 32, 2)
+    programs = trace_methods(friendly_model(quantized), 32, 2, 32)
     with pytest.raises(GateError, match="0.0% of the multiply-accumulates of coda"):
         lower({"coda": programs["coda"]}, {}, Partitioner(configs=[generic_node_configs.AddConfig]))
 
