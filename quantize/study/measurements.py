@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from parcae_mobile.config import released_config
+from parcae_mobile.model import Parcae
 from parcae_mobile.parity import Distance, state_changes
 
 from ..algorithms import gptq_quantizer, hqq, quantize_with, rtn
@@ -18,6 +22,7 @@ from ..distill import distill
 from ..gptq import quantize_gptq
 from ..guard import injection_report, max_decay
 from ..hessians import collect_hessians
+from ..planning import plan_table, total_bytes
 from ..recipe import Rule, load_recipe, plan
 from ..rtn import SHRINKS
 from ..tensor import QuantizedTensor, integer_range
@@ -197,6 +202,35 @@ def components(bench: Bench) -> str:
     return table(["at int4", "parameters", "KL", "s.e.", "top-1", "KL per million parameters"], rows)
 
 
+def mixes(bench: Bench) -> str:
+    """int4 with some matrices at 8 bits or in smaller groups, and the bytes of each at the 140M shape."""
+    base, rows = load_recipe("int4"), []
+    plain = replace(base, rules=tuple(rule for rule in base.rules if ".attn." not in rule.match))
+    hessians = collect_hessians(bench.model, bench.calibration(), plan(base, bench.model))
+    with torch.device("meta"):
+        large = Parcae(released_config("parcae-140m"))
+    for name, patterns, bits, group in MIXES:
+        recipe = replace(plain, rules=(*(Rule(pattern, bits, group) for pattern in patterns), *plain.rules))
+        d = bench.quantize(recipe, gptq_quantizer(bench.model, hessians, {}, {}))
+        size = total_bytes(plan_table(recipe, large)) / 1e6
+        rows.append([name, f"{size:.1f}", f"{d.kl_mean:.5f}", f"{d.kl_sem:.5f}", f"{d.top1:.2%}"])
+    return table(["int4, and", "MB at 140M", "KL", "s.e.", "top-1"], rows)
+
+
+MIXES: tuple[tuple[str, tuple[str, ...], int, int], ...] = (
+    ("nothing else", (), 8, 0),
+    ("value projections int8", ("*.attn.c_v.weight",), 8, 0),
+    ("value and output projections int8 (the preset)", ("*.attn.c_v.weight", "*.attn.c_proj.weight"), 8, 0),
+    ("MLP's first matrices int8", ("*.mlp.fc.weight",), 8, 0),
+    ("MLP's second matrices int8", ("*.mlp.proj.weight",), 8, 0),
+    ("recurrent block int8", ("transformer.core_block.*.weight",), 8, 0),
+    ("prelude int8", ("transformer.prelude.*.weight",), 8, 0),
+    ("coda int8", ("transformer.coda.*.weight",), 8, 0),
+    ("groups of 16 in all blocks", ("*.attn.*.weight", "*.mlp.*.weight"), 4, 16),
+    ("value embeddings int8", ("value_embeds.*.weight",), 8, 0),
+)
+
+
 def contraction(bench: Bench) -> str:
     """How fast the loop settles: the relative change of the state from loop to loop."""
     changes, shown = state_changes(bench.model, bench.windows[:8, :-1], 16), (2, 3, 4, 6, 8, 12, 16)
@@ -214,6 +248,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], str]] = {
     "distillation": distillation,
     "guard": guard,
     "components": components,
+    "mixes": mixes,
     "contraction": contraction,
 }
 OTHER_MODELS: dict[str, tuple[Path, Callable[[Bench], str]]] = {
