@@ -35,8 +35,8 @@ BUDGETS: dict[str, dict[str, float]] = {
     "fp16": {"kl_mean": 1e-4, "top1": 0.995},
     "int8": {"kl_mean": 1e-3},
     # A key that another order of summation puts on the other side of an fp16 edge moves logits by more than 1e-4: fp32
-    # and fp64 eager models, both with fp16 caches, differ by 1e-3 on the embedded model, at a KL below 1e-8.
-    FP16_CACHE: {"max_abs": 2e-3, "kl_mean": 1e-7, "cosine": 0.9999, "greedy_equal": GREEDY_TOKENS},
+    # and fp64 eager models, both with fp16 caches, differ by 1.0e-3 (T=4) to 2.5e-3 (T=16), at a KL below 1e-8.
+    FP16_CACHE: {"max_abs": 5e-3, "kl_mean": 1e-7, "cosine": 0.9999, "greedy_equal": GREEDY_TOKENS},
 }
 LARGEST_FP16 = 65504 / 2  # results beyond it leave no room for texts that were not tried
 _AT_LEAST = {"cosine", "top1", "greedy_equal"}

@@ -28,7 +28,7 @@ class CoreMLHost(Host):
 
     def __init__(self, folder: Path, loop_form: str, geometry: CacheGeometry) -> None:
         super().__init__(geometry)
-        self.loop_form = loop_form
+        self.folder, self.loop_form = folder, loop_form
         self._engine = open_engine(folder / PACKAGE)
         functions = MilProgram.open(folder / PACKAGE).functions
         lengths = {name: function.inputs[0].type.shape for name, function in functions.items()}

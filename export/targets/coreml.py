@@ -1,6 +1,6 @@
 """The Core ML target: an `.mlpackage` for iOS 18 and macOS 15, written operation by operation from the traced stages.
 
-    write(quantized, folder, options)  # model.mlpackage: unrolled (coreml_static.py), stages or while (coreml_dynamic.py)
+    write(quantized, folder, options)  # model.mlpackage: unrolled (coreml_static), stages or while (coreml_dynamic)
 
 Weights are in the package once, in our integers where they are quantized. Whether the package computes the model is
 found out by executing it: in the MIL interpreter on Linux, by Core ML itself on macOS (export/hosts/coreml_host.py).

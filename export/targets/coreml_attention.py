@@ -33,8 +33,8 @@ class Caches:
         op = writer.op
         self.end = op("add", x=start, y=int32(length) if isinstance(length, int) else length)
         if isinstance(length, int):
-            positions = op("add", x=np.arange(length, dtype=np.int32), y=start)
-            keys: Any = np.arange(context, dtype=np.int32)[None]
+            positions = op("add", x=writer.constant(f"places.{length}", np.arange(length, dtype=np.int32)), y=start)
+            keys: Any = writer.constant(f"keys.{context}", np.arange(context, dtype=np.int32)[None])
         else:
             first, last = op("squeeze", x=start, axes=int32(0)), op("squeeze", x=self.end, axes=int32(0))
             positions = op("range_1d", start=first, end=last, step=np.int32(1))

@@ -43,6 +43,7 @@ def write_function(
 
     A symbolic size among the inputs may be 1 to `context`.
     """
+    mb.name_count.clear()  # it numbers implicit constants through the process, and names have to repeat
     with quiet(), Function(dict(specs), TARGET) as function:
         function.set_outputs(list(body(function.inputs)))
     inputs = {name: var.shape for name, var in function.inputs.items() if types.is_tensor(var.sym_type)}

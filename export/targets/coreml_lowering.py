@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -98,6 +99,9 @@ class StageLowering:
         }
         if len(node.args) > 2 and node.args[2] is not None:
             inputs["bias"] = self.operand(node.args[2])
+        else:  # the builder would store zeros of its own for each product
+            rows = inputs["weight"].shape[0]
+            inputs["bias"] = self.writer.constant(f"zeros.{rows}", np.zeros(rows, FLOATS[self.writer.compute]))
         return self.writer.op("linear", **inputs)
 
     def embedding(self, node: Any) -> Var:
