@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import save_file
 
 from parcae_mobile.checkpoint import load_model
-from parcae_mobile.config import ParcaeConfig
 from parcae_mobile.model import Parcae
 
 from .shape import TRAINING_FIELDS
@@ -61,11 +60,6 @@ def load_state(folder: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
 def trainable(folder: Path) -> Parcae:
     """A saved model, ready to be trained further."""
     return load_model(folder).train().requires_grad_(True)
-
-
-def same_config(model: Parcae, config: ParcaeConfig) -> bool:
-    """Whether a saved run was started with this shape."""
-    return model.config == config
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -38,7 +38,7 @@ def plot_perplexity(evaluation: dict[str, Any], path: Path) -> None:
         points = model[part]["bits_per_byte"]
         left.plot([int(t) for t in points], list(points.values()), marker="o", label=model["name"])
     left.set_ylabel("bits per byte")
-    left.legend()
+    left.legend(loc="center right")
     points = evaluation["models"][0][part]["perplexity"]
     right.plot([int(t) for t in points], list(points.values()), marker="o")
     right.set_ylabel(f"perplexity per token, {evaluation['models'][0]['name']}")
