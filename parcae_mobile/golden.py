@@ -36,7 +36,8 @@ FORMAT = 1
 POSITIONS = 128
 GREEDY_TOKENS = 64
 PROMPT_TOKENS = 16
-LARGE_VOCABULARY = 8192
+MOST_LOGIT_BYTES = 6_300_000  # of fp32 logits, which compress by a tenth; beyond it fewer loop counts are kept
+LOOPS_BY_WORTH = (1, 8, 4, 2, 16)
 ARITHMETICS = ("fp32", "tf32", "bf16")
 NOISE_FLOOR_MAX_ABS = 1e-4
 NOISE_FLOOR_KL = 1e-6
@@ -108,7 +109,7 @@ def make_reference(
 ) -> Reference:
     """Run the model over the first positions of `text`. Raises `ToolMissingError` without the device asked for.
 
-    Vocabularies above 8192 get fewer loop counts, so that the file stays small.
+    Large vocabularies get fewer loop counts, two at least, so that the file stays small.
     """
     if arithmetic not in ARITHMETICS:
         raise UsageError(f"--arithmetic {arithmetic}: choose one of {', '.join(ARITHMETICS)}")
@@ -118,9 +119,8 @@ def make_reference(
         raise ToolMissingError(
             "--device cuda: this machine has no CUDA device; use --device cpu, which says so in the file"
         )
-    if model.config.padded_vocab_size > LARGE_VOCABULARY:
-        loops = [count for count in loops if count in (1, 8)] or list(loops)[:1]
     ids = text.ids[: min(POSITIONS, model.config.context)]
+    loops = _loops_that_fit(loops, len(ids) * model.config.padded_vocab_size * 4)
     weights = weights_sha256(model)
     dtype = torch.bfloat16 if arithmetic == "bf16" else torch.float32
     placed = model
@@ -147,6 +147,11 @@ def make_reference(
         "text_sha256": hashlib.sha256(ids.numpy().astype("<i8").tobytes()).hexdigest(),
     }
     return Reference(ids.numpy(), logits, chosen, norms, provenance)
+
+
+def _loops_that_fit(loops: Sequence[int], bytes_each: int) -> list[int]:
+    ranked = sorted(loops, key=lambda count: LOOPS_BY_WORTH.index(count) if count in LOOPS_BY_WORTH else len(LOOPS))
+    return sorted(ranked[: max(2, MOST_LOGIT_BYTES // bytes_each)])
 
 
 def _device_details(device: str) -> dict[str, str]:
