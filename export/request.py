@@ -5,7 +5,7 @@ plans = [plan(request, source, recipe, target, loops) for ...]
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -106,6 +106,8 @@ def plan(request: ExportRequest, source: Source, recipe: Recipe, target: Target,
     max_loops = request.max_loops if loops == DYNAMIC else int(loops)
     policy = "full" if request.kv == AUTO else request.kv
     options = WriteOptions(cast(LoopForm, form), loops, max_loops, context, cast(Compute, compute), policy, kv_dtype)
+    if source.tokenizer is not None:
+        options = replace(options, bos=source.tokenizer.bos, eos=source.tokenizer.eos)
     return ExportPlan(target, options, final)
 
 

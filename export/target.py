@@ -44,6 +44,8 @@ class WriteOptions:
     kv_policy: str = "full"
     kv_dtype: str = "fp32"
     kv_scales: CacheScales | None = None
+    bos: int | None = None
+    eos: int | None = None
 
     @property
     def cache(self) -> CacheSpec:
@@ -124,8 +126,8 @@ TARGETS = {
         ),
         Target(
             name="executorch",
-            module=None,
-            host_module=None,
+            module="export.targets.executorch",
+            host_module="export.hosts.executorch_host",
             extra="executorch",
             packages=("torch", "executorch"),
             dynamic_forms=("stages",),
@@ -134,6 +136,7 @@ TARGETS = {
             kv_dtypes=("fp32",),
             shared_kv_forms=(),
             host_runtime="executorch",
+            minimum_runtime=(("executorch", "1.4"),),
         ),
         Target(
             name="coreml",
