@@ -47,8 +47,8 @@ def write(quantized: QuantizedModel, folder: Path, options: WriteOptions) -> Non
     if options.loop_form == "stages":
         write_dynamic(quantized, folder, options.max_loops, options.context, slots=slots)
         return
-    bos, eos = (getattr(options, name, None) for name in ("bos", "eos"))
-    write_static(quantized, folder, int(options.loops), options.context, slots=slots, bos=bos, eos=eos)
+    loops = int(options.loops)
+    write_static(quantized, folder, loops, options.context, slots=slots, bos=options.bos, eos=options.eos)
 
 
 def signatures(folder: Path) -> dict[str, Signature]:
