@@ -175,7 +175,7 @@ def load_host(target: Target) -> OpenHost:
 
 def _import(target: Target, module: str | None) -> ModuleType:
     if module is None:
-        raise ToolMissingError(f"target {target.name} is not built in this version; onnx is")
+        raise ToolMissingError(f"target {target.name} is not built in this version")
     try:
         return importlib.import_module(module)
     except ImportError as error:
