@@ -24,9 +24,9 @@ from .executorch_file import PteFile, values_by_id
 DYNAMIC = ("prelude", "recur", "coda")
 _NAMES = {
     "forward": (("tokens", "input_pos"), ("logits",)),
-    "prelude": (("tokens", "input_pos"), ("injected",)),
+    "prelude": (("input_ids", "input_pos"), ("injected",)),
     "recur": (("state", "injected", "input_pos", "slot"), ("next_state",)),
-    "coda": (("state", "tokens", "input_pos", "positions"), ("logits",)),
+    "coda": (("state", "input_ids", "input_pos", "positions"), ("logits",)),
 }
 _DTYPES = {"LONG": "int64", "FLOAT": "float32"}
 

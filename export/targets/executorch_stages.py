@@ -5,9 +5,9 @@ a loop's slot being the rows from `slot * context`. Each module registers the ca
 a buffer that a method does not change would be written into the file.
 
     forward(tokens (1, S), input_pos (1,)) -> logits (1, 1, vocabulary) of the last token
-    prelude(tokens (1, S), input_pos (1,)) -> injected (1, S, state width), value embeddings (1, S, width) ...
+    prelude(input_ids (1, S), input_pos (1,)) -> injected (1, S, state width), value embeddings (1, S, width) ...
     recur(state, injected, input_pos (1,), slot (1,), value embeddings ...) -> state
-    coda(state, tokens, input_pos (1,), positions (n,)) -> logits (1, n, vocabulary)
+    coda(state, input_ids, input_pos (1,), positions (n,)) -> logits (1, n, vocabulary)
 
 Integers are int64, floats fp32. `input_pos` is how many tokens the caches hold before the chunk.
 """

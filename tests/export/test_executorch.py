@@ -197,9 +197,8 @@ def test_xnnpack_takes_every_matrix_product(artifact: Callable[..., Artifact]) -
     config = artifact("int4", "dynamic").quantized.model.config
     products = {name: part.macs for name, part in artifact("int4", "dynamic").delegation.items()}
     assert products["coda"] > config.padded_vocab_size * config.n_embd
-    assert {name: part.delegates for name, part in artifact("int4", "dynamic").delegation.items()} == {
-        "prelude": 2, "recur": 3, "coda": 3,
-    }  # fmt: skip
+    for name, part in artifact("int4", "dynamic").delegation.items():
+        assert part.delegates <= part.attention + (2 if name == "coda" else 1), "something cuts the delegates in pieces"
 
 
 def test_a_file_that_xnnpack_hardly_takes_fails_its_gate(mini_model: Parcae) -> None:
@@ -227,7 +226,8 @@ def test_signatures_name_what_a_host_passes(artifact: Callable[..., Artifact]) -
     assert found["coda"].inputs[3].shape == ["positions"] and found["coda"].inputs[3].dtype == "int64"
     (forward,) = signatures(artifact("fp32", 2).folder).values()
     assert [port.name for port in forward.inputs] == ["tokens", "input_pos"]
-    assert [port.shape for port in forward.outputs] == [[1, 1, 2048]]
+    vocabulary = artifact("fp32", 2).quantized.model.config.padded_vocab_size
+    assert [port.shape for port in forward.outputs] == [[1, 1, vocabulary]]
 
 
 def test_constant_methods_are_those_that_the_stock_runner_reads(artifact: Callable[..., Artifact]) -> None:
@@ -242,7 +242,7 @@ def test_hosts_refuse_what_their_file_cannot_do(artifact: Callable[..., Artifact
     with pytest.raises(UsageError, match="built for 2"):
         static.run([1, 2], 1)
     with pytest.raises(UsageError, match="starts from zero"):
-        static.run([1], 2, initial_state=np.ones((1, 1, 128), np.float32))
+        static.run([1], 2, initial_state=np.ones((1, 1, static.geometry.state_width), np.float32))
     with pytest.raises(UsageError, match="above the maximum of 16"):
         dynamic.run([1], 17)
     with pytest.raises(PromptTooLongError):
@@ -309,14 +309,15 @@ write_dynamic(quantize_with(random_model(config), load_recipe("int4-small"), "rt
 """
 
 
-def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
-    written = []
-    for seed in ("1", "2"):
-        folder = tmp_path / seed
-        folder.mkdir()
-        environment = {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1", "PYTHONPATH": ":".join(sys.path)}
-        subprocess.run([sys.executable, "-c", SAME, str(folder)], check=True, capture_output=True, env=environment)
-        written.append((folder / MODEL).read_bytes())
+def test_two_processes_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    environment = {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": ":".join(sys.path)}
+    subprocess.run([sys.executable, "-c", SAME, str(there)], check=True, capture_output=True, env=environment)
+    monkeypatch.setattr(sys, "argv", ["", str(here)])
+    exec(compile(SAME, "same", "exec"), {})
+    written = [(folder / MODEL).read_bytes() for folder in (here, there)]
     assert written[0] == written[1]
     assert str(tmp_path).encode() not in written[0] and b"site-packages" not in written[0]
 
