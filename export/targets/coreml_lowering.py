@@ -180,6 +180,13 @@ class StageLowering:
             return x
         return self.writer.op("gather", x=x, indices=indices, axis=node.args[1], validate_indices=False)
 
+    def alias(self, node: Any) -> Var | None:
+        """The same value; a parameter stays one, so that its quantized form is found under its name."""
+        if node.args[0] in self.parameters:
+            self.parameters[node] = self.parameters[node.args[0]]
+            return None
+        return self.operand(node.args[0])
+
     def unsqueeze(self, node: Any) -> Var:
         return self.writer.op("expand_dims", x=self.operand(node.args[0]), axes=int32(node.args[1]))
 
@@ -217,6 +224,7 @@ _HANDLERS: dict[Any, Callable[[StageLowering, Any], Any]] = {
     aten.index_select.default: StageLowering.index_select,
     aten.select.int: StageLowering.select,
     aten.unsqueeze.default: StageLowering.unsqueeze,
+    aten.alias.default: StageLowering.alias,
     aten.to.dtype: lambda low, node: low.operand(node.args[0]),
     aten.sym_size.int: lambda low, node: None,
     aten._assert_tensor_metadata.default: lambda low, node: None,

@@ -1,0 +1,282 @@
+"""The lowering gate on a trained model: Core ML packages pass, each mutant does not, damage ends in a clear error."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from export.hosts.base import CacheGeometry, Host
+from export.hosts.coreml_host import PACKAGE, CoreMLHost
+from export.hosts.mil import MilProgram
+from export.hosts.mil.errors import BlobError, DeclarationError, MilError, UnknownOperatorError
+from export.hosts.mil.program import Blob
+from export.hosts.mil.schema import model_message
+from export.lowering_gate import LoweringVerdict, budget_name, lowering_gate
+from export.target import WriteOptions
+from export.targets import coreml
+from export.verify import verify_artifact
+from parcae_mobile import Parcae, load_model
+from parcae_mobile.errors import ChecksumError
+from parcae_mobile.kv_cache import CacheSpec, KVCache
+from parcae_mobile.parity import greedy
+from quantize import QuantizedModel
+
+CONTEXT, LOOPS = 96, 2
+FP16_CACHE = CacheSpec(dtype="fp16")
+SPECIFICATION = Path(PACKAGE) / "Data" / "com.apple.CoreML" / "model.mlmodel"
+WEIGHTS = SPECIFICATION.parent / "weights" / "weight.bin"
+Artifacts = Callable[..., tuple[Path, QuantizedModel]]
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path) -> Parcae:
+    return load_model(data / "tiny-trained")
+
+
+@pytest.fixture(scope="module")
+def texts(data: Path) -> torch.Tensor:
+    held_out = np.load(data / "tiny-trained" / "heldout_tokens.npy").astype(np.int64)
+    return torch.from_numpy(held_out[: 2 * 29].reshape(2, 29))
+
+
+@pytest.fixture(scope="module")
+def artifacts(
+    trained: Parcae, quantized: Callable[..., QuantizedModel], tmp_path_factory: pytest.TempPathFactory
+) -> Artifacts:
+    made: dict[tuple[str, str, str], tuple[Path, QuantizedModel]] = {}
+
+    def get(form: Any, preset: str = "fp32", compute: Any = "fp32") -> tuple[Path, QuantizedModel]:
+        if (form, preset, compute) not in made:
+            folder, model = tmp_path_factory.mktemp(form), quantized(trained, preset)
+            loops = LOOPS if form == "unrolled" else "dynamic"
+            coreml.write(model, folder, WriteOptions(form, loops, LOOPS + 1, CONTEXT, compute, "full", "fp16"))
+            made[form, preset, compute] = folder, model
+        return made[form, preset, compute]
+
+    return get
+
+
+def opened(
+    folder: Path, form: str, model: Parcae, context: int = 36, kind: type[CoreMLHost] = CoreMLHost
+) -> CoreMLHost:
+    """A host that believes in a short context, so that the gate continues by few tokens."""
+    return kind(folder, form, CacheGeometry.of(model.config, LOOPS + (form != "unrolled"), context))
+
+
+def judge(host: Host, quantized: QuantizedModel, texts: torch.Tensor, compute: str = "fp32") -> LoweringVerdict:
+    return lowering_gate(host, quantized.model, texts, (LOOPS,), budget_name(compute, "fp16"), FP16_CACHE)
+
+
+@pytest.mark.parametrize("form", ["unrolled", "stages", "while"])
+def test_packages_pass_in_both_types(artifacts: Artifacts, texts: torch.Tensor, form: str) -> None:
+    for preset, compute in (("fp32", "fp32"), ("int4", "fp16")):
+        folder, quantized = artifacts(form, preset, compute)
+        verdict = judge(opened(folder, form, quantized.model), quantized, texts, compute)
+        assert verdict.passed, verdict.failures
+        distance = verdict.by_loops[LOOPS]
+        assert distance.kl_mean < (1e-8 if compute == "fp32" else 1e-5) and distance.top1 == 1
+        assert verdict.greedy_equal == {LOOPS: 20}
+        assert [len(errors) for errors in verdict.state_errors.values()] == [
+            {"unrolled": 0, "stages": 2, "while": 1}[form]
+        ]
+
+
+@pytest.mark.parametrize("compute", ["fp32", "fp16"])
+def test_greedy_tokens_by_the_calls_of_swift_transformers(
+    artifacts: Artifacts, texts: torch.Tensor, compute: str
+) -> None:
+    """One prediction for the prompt, one for each token after it, all on one state and with no position passed."""
+    folder, quantized = artifacts("unrolled", "fp32", compute)
+    program = MilProgram.open(folder / PACKAGE)
+    state, ids, made = program.make_state(), texts[:1, :12].int(), []
+    for _ in range(64 if compute == "fp32" else 32):
+        logits = program.predict({"inputIds": ids}, state)["logits"]
+        made.append(int(logits[0, -1, : quantized.model.config.vocab_size].argmax()))
+        ids = torch.tensor([made[-1:]], dtype=torch.int32)
+    model = quantized.model
+    cache = KVCache(model.config, LOOPS, context=CONTEXT, dtype=torch.float16)
+    assert made == greedy(model, texts[0, :12].tolist(), len(made), LOOPS, cache)
+    assert float(state["position"]) == 12 + len(made) - 1
+
+
+def blob(folder: Path, name: str, parameter: str = "val") -> tuple[int, int]:
+    """Place and size in bytes of a stored constant."""
+    program = MilProgram.open(folder / PACKAGE)
+    for function in program.functions:
+        for operation in program.constants(function):
+            if operation.name == name:
+                (argument,) = operation.inputs[parameter]
+                assert isinstance(argument, Blob)
+                record = (folder / WEIGHTS).read_bytes()[argument.offset :][:24]
+                _, _, size, start = struct.unpack("<IIQQ", record)
+                return start, size
+    raise AssertionError(f"no {name}")
+
+
+def edit(
+    folder: Path, name: str, change: Callable[[np.ndarray], np.ndarray], dtype: Any, parameter: str = "val"
+) -> None:
+    """Change a stored constant in place."""
+    start, size = blob(folder, name, parameter)
+    content = bytearray((folder / WEIGHTS).read_bytes())
+    array = np.frombuffer(bytes(content[start : start + size]), dtype)
+    changed = np.ascontiguousarray(change(array.copy())).astype(dtype)
+    assert not np.array_equal(changed, array)
+    content[start : start + size] = changed.tobytes()
+    (folder / WEIGHTS).write_bytes(content)
+
+
+CORE = "transformer_core_block_0_"
+QUERY, KEY, FC = CORE + "attn_c_q_weight", CORE + "attn_c_k_weight", CORE + "mlp_fc_weight"
+
+
+def later_rows(table: np.ndarray) -> np.ndarray:
+    """Shifting every position alike changes no distance, so the first one stays."""
+    rows = table.reshape(CONTEXT, -1)
+    return np.concatenate([rows[:1], rows[2:], rows[-1:]]).reshape(-1)
+
+
+MUTANTS: dict[str, Callable[[Path], None]] = {
+    "a matrix a hundredth too large": lambda f: edit(f, CORE + "mlp_proj_weight", lambda a: a * 1.01, np.float32),
+    "one row of the table": lambda f: edit(f, "transformer_wte_weight", lambda a: np.roll(a, 128), np.float32),
+    "queries and keys swapped": lambda f: swap(f, QUERY, KEY),
+    "rotation off by one": lambda f: [edit(f, n, later_rows, np.float32) for n in ("rope_cos", "rope_sin")][0],
+    "poles": lambda f: edit(f, "transformer_adapter_decay", lambda a: a * 1.02, np.float32),
+}  # fmt: skip
+
+
+def swap(folder: Path, first: str, second: str) -> None:
+    content = (folder / WEIGHTS).read_bytes()
+    one, two = (
+        np.frombuffer(content[at : at + size], np.float32) for at, size in (blob(folder, first), blob(folder, second))
+    )
+    edit(folder, first, lambda a: two, np.float32)
+    edit(folder, second, lambda a: one, np.float32)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_mutants_of_the_weights_fail(artifacts: Artifacts, texts: torch.Tensor, tmp_path: Path, mutant: str) -> None:
+    form = ("unrolled", "stages", "while")[len(mutant) % 3]
+    folder, quantized = artifacts(form)
+    changed = shutil.copytree(folder, tmp_path / "mutant")
+    MUTANTS[mutant](changed)
+    assert not judge(opened(changed, form, quantized.model), quantized, texts).passed
+
+
+def test_a_scale_with_a_flipped_sign_fails(artifacts: Artifacts, texts: torch.Tensor, tmp_path: Path) -> None:
+    folder, quantized = artifacts("stages", "int4", "fp16")
+    changed = shutil.copytree(folder, tmp_path / "mutant")
+
+    def flip(scales: np.ndarray) -> np.ndarray:
+        scales[:40] *= -1
+        return scales
+
+    edit(changed, FC, flip, np.float16, "scale")
+    assert not judge(opened(changed, "stages", quantized.model), quantized, texts, "fp16").passed
+
+
+def test_a_shifted_cache_slot_and_a_loop_too_many_fail(artifacts: Artifacts, texts: torch.Tensor) -> None:
+    class Shifted(CoreMLHost):
+        def slot_of(self, stage: str, loop: int) -> int:
+            return (loop + self.length // 20) % self.geometry.slots
+
+    class OneMore(CoreMLHost):
+        def run(self, ids: Sequence[int], loops: int, *rest: Any, **more: Any) -> np.ndarray:
+            return super().run(ids, loops + 1, *rest, **{key: v for key, v in more.items() if key != "on_state"})
+
+    folder, quantized = artifacts("stages")
+    for kind in (Shifted, OneMore):
+        assert not judge(opened(folder, "stages", quantized.model, kind=kind), quantized, texts).passed
+
+
+def test_an_fp16_result_near_the_types_end_is_refused(
+    small: Callable[..., Parcae], quantized: Callable[..., QuantizedModel], tmp_path: Path
+) -> None:
+    model = small()
+    with torch.no_grad():  # 0.5 * relu(x)^2 beyond 65504, brought back by the next matrix
+        model.transformer["core_block"][0].mlp.fc.weight.mul_(4000)
+        model.transformer["core_block"][0].mlp.proj.weight.mul_(4000.0**-2)
+    wide = quantized(model)
+    coreml.write(wide, tmp_path, WriteOptions("stages", "dynamic", LOOPS + 1, 40, "fp16", "full", "fp16"))
+    ids = torch.randint(0, 60, (2, 29), generator=torch.Generator().manual_seed(1))
+    verdict = judge(opened(tmp_path, "stages", model), wide, ids, "fp16")
+    assert not verdict.passed and any("an fp16 result reaches inf of 65504" in line for line in verdict.failures)
+    assert "largest_fp16" in verdict.to_verdict().by_loops[str(LOOPS)]
+
+
+def damaged(folder: Path, to: Path, change: Callable[[Any], None]) -> Path:
+    shutil.copytree(folder, to)
+    message = model_message()()
+    message.ParseFromString((to / SPECIFICATION).read_bytes())
+    change(message)
+    (to / SPECIFICATION).write_bytes(message.SerializeToString())
+    return to
+
+
+def operations(message: Any) -> Any:
+    (block,) = message.mlProgram.functions["main"].block_specializations.values()
+    return block.operations
+
+
+def test_damage_ends_in_an_error_that_names_it(artifacts: Artifacts, tmp_path: Path) -> None:
+    folder, quantized = artifacts("unrolled")
+
+    def unknown(message: Any) -> None:
+        next(op for op in operations(message) if op.type == "relu").type = "relux"
+
+    def misshapen(message: Any) -> None:
+        operation = next(op for op in operations(message) if op.type == "linear")
+        operation.outputs[0].type.tensorType.dimensions[2].constant.size += 1
+
+    with pytest.raises(UnknownOperatorError, match="relux"):
+        opened(damaged(folder, tmp_path / "unknown", unknown), "unrolled", quantized.model)
+    with pytest.raises(DeclarationError, match="linear"):
+        opened(damaged(folder, tmp_path / "shape", misshapen), "unrolled", quantized.model).run([1, 2], LOOPS)
+    missing = shutil.copytree(folder, tmp_path / "missing")
+    (missing / WEIGHTS).unlink()
+    with pytest.raises(MilError, match=r"weight\.bin"):
+        opened(missing, "unrolled", quantized.model).run([1, 2], LOOPS)
+    short = shutil.copytree(folder, tmp_path / "short")
+    (short / WEIGHTS).write_bytes((short / WEIGHTS).read_bytes()[:-4000])
+    with pytest.raises(BlobError, match="weight.bin"):
+        opened(short, "unrolled", quantized.model).run([1, 2], LOOPS)
+
+
+def test_the_command_exports_verifies_and_finds_an_altered_byte(
+    cli: Callable[..., Any], mini: Path, text: Path, tmp_path: Path
+) -> None:
+    arguments = ("--model", mini, "--text", text, "--calibration", text, "--quant", "int8", "--algorithm", "rtn")
+    ran = cli(
+        *arguments,
+        "--target",
+        "coreml",
+        "--loops",
+        2,
+        "--compute",
+        "fp32",
+        "--context",
+        70,
+        "--out",
+        tmp_path,
+        "--json",
+    )
+    assert ran.code == 0, ran.err
+    (artifact,) = ran.json["artifacts"]
+    assert artifact["verified_by"] in ("mil-interpreter", "coreml") and artifact["compute"] == "fp32"
+    assert artifact["kv"]["dtype"] == "fp16" and artifact["kv"]["bytes_per_token"] == {"2": 4 * 2 * 64 * 2}
+    assert artifact["certificate"]["injection_matrix_equal"] is True
+    assert artifact["lowering"]["by_loops"]["2"]["largest_fp16"] > 0
+    folder = Path(artifact["artifact"])
+    assert verify_artifact(folder).self_test[2].kl_mean < 1e-4
+    content = bytearray((folder / WEIGHTS).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / WEIGHTS).write_bytes(content)
+    with pytest.raises(ChecksumError, match="weight.bin"):
+        verify_artifact(folder)
