@@ -1,4 +1,4 @@
-"""Core ML packages of all three forms compute what the eager model computes, hold our integers and repeat bit for bit."""
+"""Core ML packages of all three forms compute what the eager model does, hold our integers and repeat bit for bit."""
 
 from __future__ import annotations
 
