@@ -74,7 +74,7 @@ def test_logits_are_the_eager_models_in_one_piece_and_token_by_token(
             torch.testing.assert_close(run(host, ids, loops, pieces), expected, atol=5e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [pytest.param("unrolled", marks=pytest.mark.acceptance), "stages", "while"])
 def test_fp16_is_near_and_integers_are_those_of_the_quantized_model(
     mini_model: Parcae, quantized: Quantize, write: Write, mini_ids: torch.Tensor, form: str
 ) -> None:
@@ -137,7 +137,7 @@ def hash_of(path: Path) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()
 
 
-@pytest.mark.parametrize("form", ["unrolled", "stages"])
+@pytest.mark.parametrize("form", ["unrolled", pytest.param("stages", marks=pytest.mark.acceptance)])
 def test_another_process_writes_the_same_bytes(
     mini: Path, quantized: Quantize, write: Write, tmp_path: Path, form: str
 ) -> None:
@@ -257,6 +257,7 @@ def test_every_option_of_a_model_becomes_a_package(
     torch.testing.assert_close(run(host, ids, 3, [3, 1, 1]), expected, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.acceptance
 def test_the_originals_checkpoints_become_packages_that_give_the_originals_logits(
     golden_folder: Path, quantized: Quantize, write: Write
 ) -> None:
