@@ -33,7 +33,12 @@ class StageLowering:
     """
 
     def __init__(
-        self, stage: Stage, writer: MilWriter, caches: Caches, first_slot: int | Var, inputs: dict[str, Var | None]
+        self,
+        stage: Stage,
+        writer: MilWriter,
+        caches: Caches | None,
+        first_slot: int | Var,
+        inputs: dict[str, Var | None],
     ) -> None:
         self.stage, self.writer, self.caches, self.first_slot, self.inputs = stage, writer, caches, first_slot, inputs
         self.values: dict[fx.Node, Any] = {}
@@ -136,6 +141,7 @@ class StageLowering:
         place = self.first_slot + slot if isinstance(self.first_slot, int) else self.first_slot
         if not isinstance(place, int) and slot:
             place = self.writer.op("add", x=place, y=int32(slot))
+        assert self.caches is not None  # a stage with an attention layer has caches
         return [self.caches.attend(query, key, value, place, rotary=rope is not None), None, None]
 
     def slice(self, node: Any) -> Var:
