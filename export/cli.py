@@ -33,6 +33,7 @@ def export(
     loops: Annotated[list[str], typer.Option(help="A loop count (may be repeated) or dynamic.")] = ["dynamic"],  # noqa: B006
     max_loops: Annotated[int, typer.Option(help="Most loops of a dynamic artifact.")] = 16,
     loop_form: Annotated[str | None, typer.Option(help="How the loop is composed.")] = None,
+    delegate: Annotated[str | None, typer.Option(help="ExecuTorch delegate: xnnpack; others say why not.")] = None,
     quant: Annotated[str, typer.Option(help="fp32, fp16, int8, int4, int4-small or a TOML file.")] = DEFAULT_QUANT,
     algorithm: Annotated[str, typer.Option(help="auto, rtn, hqq or gptq; auto is gptq where there is text.")] = "auto",
     distill: Annotated[int, typer.Option(help="Steps of training scales and norms against fp32.")] = 0,
@@ -68,6 +69,7 @@ def export(
         loops=loops,
         max_loops=max_loops,
         loop_form=loop_form,
+        delegate=delegate,
         quant=quant,
         algorithm=algorithm,
         distill=distill,

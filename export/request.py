@@ -33,6 +33,7 @@ class ExportRequest:
     loops: list[str] = field(default_factory=lambda: [DYNAMIC])
     max_loops: int = 16
     loop_form: str | None = None
+    delegate: str | None = None
     quant: str = "int4"
     algorithm: str = "auto"
     distill: int = 0
@@ -100,6 +101,8 @@ def plan(request: ExportRequest, source: Source, recipe: Recipe, target: Target,
     context = source.model.config.context if request.context is None else request.context
     if not 1 <= context <= source.model.config.context:
         raise UsageError(f"--context {context}: the model takes 1 to {source.model.config.context} tokens")
+    if request.delegate is not None:
+        check_delegate(target, request.delegate)
     label = DYNAMIC if loops == DYNAMIC else f"T{loops}"
     final = request.out / f"{source.name}-{target.name}-{label}-{recipe.name}"
     check_output(final, request.force)
@@ -109,6 +112,15 @@ def plan(request: ExportRequest, source: Source, recipe: Recipe, target: Target,
     if source.tokenizer is not None:
         options = replace(options, bos=source.tokenizer.bos, eos=source.tokenizer.eos)
     return ExportPlan(target, options, final)
+
+
+def check_delegate(target: Target, delegate: str) -> None:
+    """Raise if `--delegate` names what this target or its installed runtime cannot lower to."""
+    if target.name != "executorch":
+        raise UsageError(f"--delegate {delegate}: only ExecuTorch has delegates, not {target.name}")
+    from .targets.executorch import check_delegate as check
+
+    check(delegate)
 
 
 def default_compute(target: Target, recipe: Recipe) -> str:
