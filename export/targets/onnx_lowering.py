@@ -318,7 +318,6 @@ _HANDLERS: dict[Any, Callable[[StageLowering, Any], Any]] = {
     aten.unsqueeze.default: _unsqueeze,
     aten.alias.default: _alias,
     aten.to.dtype: lambda low, node: low.operand(node.args[0]),
-    aten.alias.default: lambda low, node: low.operand(node.args[0]),
     aten.sym_size.int: lambda low, node: None,
     aten._assert_tensor_metadata.default: lambda low, node: None,
     torch.ops.parcae.cached_attention.default: StageLowering.cached_attention,
