@@ -217,13 +217,15 @@ def mixes(bench: Bench) -> str:
     return table(["int4, and", "MB at 140M", "KL", "s.e.", "top-1"], rows)
 
 
+CORE = "transformer.core_block.*"
 MIXES: tuple[tuple[str, tuple[str, ...], int, int], ...] = (
     ("nothing else", (), 8, 0),
-    ("value projections int8", ("*.attn.c_v.weight",), 8, 0),
-    ("value and output projections int8 (the preset)", ("*.attn.c_v.weight", "*.attn.c_proj.weight"), 8, 0),
+    ("recurrent value projections int8", (f"{CORE}.attn.c_v.weight",), 8, 0),
+    ("recurrent value and output projections int8", (f"{CORE}.attn.c_v.weight", f"{CORE}.attn.c_proj.weight"), 8, 0),
+    ("all value and output projections int8", ("*.attn.c_v.weight", "*.attn.c_proj.weight"), 8, 0),
     ("MLP's first matrices int8", ("*.mlp.fc.weight",), 8, 0),
     ("MLP's second matrices int8", ("*.mlp.proj.weight",), 8, 0),
-    ("recurrent block int8", ("transformer.core_block.*.weight",), 8, 0),
+    ("recurrent block int8", (f"{CORE}.weight",), 8, 0),
     ("prelude int8", ("transformer.prelude.*.weight",), 8, 0),
     ("coda int8", ("transformer.coda.*.weight",), 8, 0),
     ("groups of 16 in all blocks", ("*.attn.*.weight", "*.mlp.*.weight"), 4, 16),

@@ -177,12 +177,12 @@ def test_a_missing_extra_says_what_to_install(
 
 
 def test_an_output_that_exists_is_left_as_it_is(cli: Cli, mini: Path, tmp_path: Path) -> None:
-    existing = tmp_path / "mini-onnx-dynamic-int8"
+    existing = tmp_path / "mini-onnx-dynamic-int4"
     existing.mkdir()
     (existing / "mine.txt").write_text("keep", encoding="utf-8")
     ran = cli("--model", mini, "--out", tmp_path)
     assert ran.code == 2 and "add --force" in ran.line
-    assert left_in(tmp_path) == ["mine.txt", "mini-onnx-dynamic-int8"]
+    assert left_in(tmp_path) == ["mine.txt", "mini-onnx-dynamic-int4"]
 
 
 def test_an_output_below_a_file_is_refused(cli: Cli, mini: Path, tmp_path: Path) -> None:
