@@ -45,6 +45,9 @@ def print_artifact(console: Console, path: str, manifest: Manifest, problems: li
         console.print(
             f"  fp32 on this machine against the golden reference ({reference.device}): {worst:.1e} at most{note}"
         )
+        for loops, distance in reference.artifact_distance.items():
+            kl, top1 = _figure(distance["kl_mean"], ".1e"), _figure(distance["top1"], ".1%")
+            console.print(f"  the artifact itself against the golden logits, T={loops}: KL {kl}, top-1 {top1}")
     for problem in problems:
         console.print(f"  [red]FAILED[/red] {problem}")
 
