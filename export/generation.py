@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from parcae_mobile.config import check_threshold
 from parcae_mobile.errors import PromptTooLongError, UsageError
 
 from .hosts.base import Host
@@ -73,8 +74,7 @@ def generate(
 
     With an `exit_threshold` a token's loop ends once its state changes by less than that share; the prompt takes all.
     """
-    if not 0 <= exit_threshold < 1:
-        raise UsageError(f"--exit-threshold {exit_threshold}: give a share of the norm, 0 (off) to below 1")
+    check_threshold(exit_threshold)
     if not prompt:
         raise UsageError("the prompt is empty; give at least one token")
     room = host.geometry.context - host.length

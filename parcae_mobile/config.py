@@ -227,6 +227,12 @@ def check_loops(loops: int, most: int | None = None) -> None:
         raise UsageError(f"loops = {loops} is above the maximum of {most}; raise --max-loops or lower the loops")
 
 
+def check_threshold(threshold: float) -> None:
+    """Raise `UsageError` unless 0 <= threshold < 1: a share of the norm of the state, 0 is off."""
+    if not 0 <= threshold < 1:
+        raise UsageError(f"--exit-threshold {threshold}: give a share of the state's norm, 0 (off) to below 1")
+
+
 def _or(values: tuple[Any, ...]) -> str:
     return " or ".join(repr(value) for value in values)
 

@@ -210,6 +210,14 @@ class KVCache:
                 chunk[last + 1 :] = chunk[last]
         self.length += length
 
+    def written(self, loop: int, length: int = 1) -> tuple[Tensor, Tensor]:
+        """Views of the keys and values that loop `loop` gave the chunk being stored.
+
+        Each is (layers, batch, heads, length, head size).
+        """
+        place = (self.slot_of(loop), ..., slice(self.length, self.length + length), slice(None))
+        return self.keys["core_block"][place], self.values["core_block"][place]
+
     @property
     def nbytes(self) -> int:
         """Bytes of all keys and values, for the full context."""
