@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,22 +50,27 @@ def load_kernels() -> None:
         torch.ops.load_library(str(path))
 
 
+def load_module(path: Path, threads: int = 0) -> Any:
+    """A program with the kernels it needs; `threads` 0 leaves the runtime's pool. Raises `InputError` for a bad file."""
+    load_kernels()
+    if threads:
+        with silent_stderr():
+            _portable_lib._unsafe_reset_threadpool(threads)
+    try:
+        # Not `_load_program`: it gives all methods one arena, so that each would overwrite the others' caches.
+        return _portable_lib._load_for_executorch(str(path))
+    except RuntimeError as error:
+        raise InputError(f"{path}: the ExecuTorch runtime does not load it ({error}); export it again") from None
+
+
 class ExecutorchHost(Host):
     """One program in memory. Not thread-safe: it owns one conversation's cache."""
 
     def __init__(self, path: Path, geometry: CacheGeometry, threads: int = 0) -> None:
         super().__init__(geometry)
         self._held_loops, self._exit_threshold = geometry.max_loops, 0.0
-        load_kernels()
-        if threads:
-            with silent_stderr():
-                _portable_lib._unsafe_reset_threadpool(threads)
-        try:
-            # Not `_load_program`: it gives all methods one arena, so that each would overwrite the others' caches.
-            self._module = _portable_lib._load_for_executorch(str(path))
-            methods = set(self._module.method_names())
-        except RuntimeError as error:
-            raise InputError(f"{path}: the ExecuTorch runtime does not load it ({error}); export it again") from None
+        self._module = load_module(path, threads)
+        methods = set(self._module.method_names())
         self.dynamic = {"prelude", "recur", "coda"} <= methods
         if not self.dynamic and "forward" not in methods:
             raise InputError(f"{path}: neither forward nor prelude, recur and coda; export it again")
