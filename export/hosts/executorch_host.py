@@ -51,16 +51,21 @@ def load_kernels() -> None:
 
 
 def load_module(path: Path, threads: int = 0) -> Any:
-    """A program with the kernels it needs; `threads` 0 leaves the runtime's pool. Raises `InputError` for a bad file."""
+    """A program with the kernels that it needs; `threads` 0 leaves the runtime's pool as it is.
+
+    Raises `InputError` for a file that the runtime does not take.
+    """
     load_kernels()
     if threads:
         with silent_stderr():
             _portable_lib._unsafe_reset_threadpool(threads)
     try:
         # Not `_load_program`: it gives all methods one arena, so that each would overwrite the others' caches.
-        return _portable_lib._load_for_executorch(str(path))
+        module = _portable_lib._load_for_executorch(str(path))
+        module.method_names()  # the file is not read before
     except RuntimeError as error:
         raise InputError(f"{path}: the ExecuTorch runtime does not load it ({error}); export it again") from None
+    return module
 
 
 class ExecutorchHost(Host):
