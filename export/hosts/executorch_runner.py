@@ -2,8 +2,9 @@
 
     python -m export.hosts.executorch_runner model.pte tokenizer.json "<|bos|>Once upon a time" --tokens 64
 
-It is the code that Android's LlmModule and iOS's TextRunner wrap. Prints one JSON object with the greedy text. The
-runner adds no first token to a tokenizer that does not ask for one, so a prompt begins with it.
+It is the code that Android's LlmModule and iOS's TextRunner wrap. Prints one JSON object with the greedy text and its
+pieces, one for each token. The runner adds no first token to a tokenizer that does not ask for one, so a prompt begins
+with it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from importlib import resources
 from .executorch_host import KERNELS, silent_stderr
 
 
-def generate(model: str, tokenizer: str, prompt: str, tokens: int) -> str:
-    """The greedy continuation of `prompt`, `tokens` tokens long unless the text ends before."""
+def generate(model: str, tokenizer: str, prompt: str, tokens: int) -> list[str]:
+    """The greedy continuation of `prompt`, a piece of text for each of `tokens` tokens unless the text ends before."""
     for package, library in KERNELS:  # the runner is a library of its own and finds only what is global
         ctypes.CDLL(str(resources.files(package).joinpath(library)), mode=ctypes.RTLD_GLOBAL)
     from executorch.extension.llm.runner import GenerationConfig, TextLLMRunner
@@ -27,7 +28,7 @@ def generate(model: str, tokenizer: str, prompt: str, tokens: int) -> str:
     pieces: list[str] = []
     config = GenerationConfig(max_new_tokens=tokens, temperature=0.0, echo=False)
     TextLLMRunner(model, tokenizer).generate(prompt, config, pieces.append, lambda stats: None)
-    return "".join(pieces)
+    return pieces
 
 
 def main() -> None:
@@ -40,10 +41,10 @@ def main() -> None:
     kept = os.dup(1)
     os.dup2(2, 1)  # the runner prints the text as it comes
     with silent_stderr():
-        text = generate(arguments.model, arguments.tokenizer, arguments.prompt, arguments.tokens)
+        pieces = generate(arguments.model, arguments.tokenizer, arguments.prompt, arguments.tokens)
     sys.stdout.flush()
     os.dup2(kept, 1)
-    print(json.dumps({"text": text}))
+    print(json.dumps({"text": "".join(pieces), "pieces": pieces}))
 
 
 if __name__ == "__main__":
