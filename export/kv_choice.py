@@ -29,7 +29,7 @@ JUDGED_LOOPS = 8
 
 @dataclass(frozen=True)
 class PolicyCost:
-    """One policy against `full`: distance of decoded logits, and bytes of an fp32 cache at the judged loop count."""
+    """One policy against `full`: distance of logits (decoded with fp32 caches) and bytes, at the judged loops."""
 
     distance: Distance
     bytes_per_token: int
@@ -54,15 +54,18 @@ class PolicyChoice:
     measured: dict[str, PolicyCost]
 
 
-def choose_policy(model: Parcae, windows: Tensor, max_loops: int, context: int) -> PolicyChoice:
-    """Measure every policy on (n, length) held-out ids; the one with the fewest slots and KL below 1e-3 wins."""
+def choose_policy(model: Parcae, windows: Tensor, max_loops: int, context: int, item: int = 4) -> PolicyChoice:
+    """Measure every policy on (n, length) held-out ids; the one with the fewest slots and KL below 1e-3 wins.
+
+    Bytes are those of a cache with `item` bytes for each number.
+    """
     loops = min(JUDGED_LOOPS, max_loops)
     full = decode(model, windows, loops, "full")
     measured = {}
     for policy in KV_POLICIES:
         geometry = CacheGeometry.of(model.config, max_loops, context, policy)
         logits = full if policy == "full" else decode(model, windows, loops, policy)
-        per_token = geometry.bytes_per_token(loops)
+        per_token = geometry.bytes_per_token(loops, item)
         measured[policy] = PolicyCost(compare(full, logits), per_token, per_token * context)
     fitting = [policy for policy, cost in measured.items() if cost.distance.kl_mean < MOST_KL]
     return PolicyChoice(min(fitting, key=lambda policy: measured[policy].bytes_per_token), loops, measured)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from parcae_mobile import KVCache, Parcae
+from parcae_mobile.config import KV_POLICIES
 from parcae_mobile.errors import PromptTooLongError, UsageError
 from parcae_mobile.parity import greedy
 
@@ -66,6 +67,81 @@ def test_any_division_into_chunks_gives_the_same_logits(small: Small, pieces: li
         parts.append(model(chunk, 3, cache=cache))
     torch.testing.assert_close(torch.cat(parts, 1), model(IDS, 3), atol=1e-5, rtol=1e-5)
     assert cache.length == 8
+
+
+def in_pieces(model: Parcae, cache: KVCache, pieces: list[int], loops: int) -> torch.Tensor:
+    return torch.cat([model(part, loops, cache=cache) for part in IDS.split(pieces, dim=1)], 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("policy", KV_POLICIES)
+def test_the_first_piece_equals_the_forward_without_a_cache_under_every_policy(small: Small, policy: str) -> None:
+    model = small()
+    cache = KVCache(model.config, 4, policy=policy)
+    torch.testing.assert_close(model(IDS[:, :5], 4, cache=cache), model(IDS[:, :5], 4))
+    torch.testing.assert_close(in_pieces(model, KVCache(model.config, 4, policy=policy), [8], 4), model(IDS, 4))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pieces", [[5, 3], [1] * 8, [3, 1, 4]])
+def test_shared_slots_make_the_division_into_pieces_visible(small: Small, pieces: list[int]) -> None:
+    model = small()
+    whole = model(IDS, 4)
+    shared = in_pieces(model, KVCache(model.config, 4, policy="shared"), pieces, 4)
+    torch.testing.assert_close(shared[:, : pieces[0]], whole[:, : pieces[0]])
+    later = (shared - whole)[:, pieces[0] :].abs().amax(-1)[0]
+    assert bool((later > 1e-4).all())
+    # One loop has nothing to share, and as many kept slots as loops share nothing.
+    for policy, loops in (("shared", 1), ("first1+shared", 2), ("first2+shared", 3)):
+        cache = KVCache(model.config, loops, policy=policy)
+        torch.testing.assert_close(in_pieces(model, cache, pieces, loops), model(IDS, loops), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_of_the_past_a_token_sees_the_last_loop_and_of_its_piece_its_own(small: Small) -> None:
+    """`shared`, written out: a `full` cache whose loops' slots all hold the last loop of the past gives the same."""
+    model, loops = small(), 4
+    shared, full = KVCache(model.config, loops, policy="shared"), KVCache(model.config, loops)
+    for part in IDS.split([4, 1, 3], dim=1):
+        expected = model(part, loops, cache=shared)
+        torch.testing.assert_close(model(part, loops, cache=full), expected)
+        for tensors in (full.keys["core_block"], full.values["core_block"]):
+            tensors[:-1] = tensors[-1].clone()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("policy", KV_POLICIES)
+def test_a_smaller_loop_count_fills_the_slots_above(small: Small, policy: str) -> None:
+    model = small()
+    cache = KVCache(model.config, 5, policy=policy)
+    model(IDS[:, :4], 2, cache=cache)
+    last = cache.slot_of(1)
+    held = cache.keys["core_block"][..., :4, :]
+    assert torch.equal(held[last:], held[last].expand_as(held[last:]))
+    assert torch.isfinite(model(IDS[:, 4:], 5, cache=cache)).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("policy", ["full", "shared"])
+def test_an_int8_cache_holds_integers_and_stays_close(small: Small, policy: str) -> None:
+    model = small()
+    exact = KVCache(model.config, 3, policy=policy)
+    expected = in_pieces(model, exact, [5, 1, 1, 1], 3)
+    scales = {
+        stage: [
+            (float(keys.abs().amax()) / 127, float(values.abs().amax()) / 127)
+            for keys, values in zip(exact.keys[stage].unbind(1), exact.values[stage].unbind(1), strict=True)
+        ]
+        for stage in exact.keys
+    }
+    cache = KVCache(model.config, 3, policy=policy, dtype=torch.int8, scales=scales)
+    logits = in_pieces(model, cache, [5, 1, 1, 1], 3)
+    assert cache.nbytes * 4 == exact.nbytes and cache.keys["core_block"].dtype == torch.int8
+    key_scale = scales["prelude"][0][0]
+    torch.testing.assert_close(
+        cache.keys["prelude"].float() * key_scale, exact.keys["prelude"], atol=0.501 * key_scale, rtol=0
+    )
+    assert 0 < float((logits - expected).abs().max()) < 0.05 * float(expected.abs().max())
 
 
 @torch.no_grad()
