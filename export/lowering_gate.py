@@ -82,7 +82,7 @@ def lowering_gate(
     inputs, targets = texts[:, :-1], texts[:, 1:]
     whole = {count: logits for count, _, logits in sweep(model, inputs, loops)} if cache.dtype == "fp32" else {}
     states = [state[-1] for state in model.states(inputs, max(loops))]
-    by_loops, errors, equal, largest = {}, {}, {}, {}
+    by_loops, errors, equal, largest, places = {}, {}, {}, {}, {}
     for count in loops:
         progress(f"lowering gate, T={count}")
         outputs = [_in_pieces(host, inputs[0].tolist(), count)]
@@ -94,14 +94,23 @@ def lowering_gate(
         by_loops[count] = compare(expected, torch.from_numpy(np.stack(outputs)), targets)
         errors[count] = _state_errors(host, states, inputs[-1].tolist(), count)
         equal[count] = _greedy_agreement(host, model, inputs[0, :PROMPT_TOKENS].tolist(), count, cache)
-        largest[count] = host.largest_fp16
+        largest[count], places[count] = host.largest_fp16, host.largest_fp16_at
     budget = dict(BUDGETS[compute])
     if "greedy_equal" in budget:  # a short context has room for fewer
         budget["greedy_equal"] = min(GREEDY_TOKENS, host.geometry.context - min(PROMPT_TOKENS, inputs.shape[1]))
     failures = [line for count in loops for line in _failures(count, by_loops[count], equal[count], budget)]
-    if max(largest.values()) > LARGEST_FP16:
-        failures.append(f"an fp16 result reaches {max(largest.values()):.3g} of 65504; export with --compute fp32")
+    if overflowing := [count for count in loops if largest[count] > LARGEST_FP16]:
+        failures.insert(0, _overflow(overflowing[0], largest, places, compute))
     return LoweringVerdict(not failures, by_loops, errors, equal, budget, failures, largest)
+
+
+def _overflow(loops: int, largest: dict[int, float], places: dict[int, str], compute: str) -> str:
+    """What was too large at the first loop count that showed it, and what to do."""
+    if compute == "fp16":
+        remedy = "export with --compute fp32"
+    else:  # only the cache is fp16 then
+        remedy = "no cache of this target holds it: use --target onnx"
+    return f"T={loops}: {places[loops]} gives {largest[loops]:.3g}, too near fp16's end at 65504; {remedy}"
 
 
 def budget_name(compute: str, kv_dtype: str) -> str:

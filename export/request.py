@@ -95,9 +95,11 @@ def plan(request: ExportRequest, source: Source, recipe: Recipe, target: Target,
         raise UsageError(f"--kv {request.kv}: choose auto or one of {', '.join(KV_POLICIES)}")
     if request.kv not in (AUTO, "full") and form not in target.shared_kv_forms:
         raise ToolMissingError(f"--kv {request.kv} is not built for {target.name} ({form}); use full")
-    kv_dtype = request.kv_dtype or target.kv_dtypes[0]
+    kv_dtype = request.kv_dtype or target.default_kv_dtype(compute)
     if kv_dtype not in target.kv_dtypes:
         raise ToolMissingError(f"--kv-dtype {kv_dtype}: {target.name} has {', '.join(target.kv_dtypes)}")
+    if (compute, kv_dtype) == ("fp16", "fp32"):
+        raise UsageError("--kv-dtype fp32: keys and values of --compute fp16 are fp16; use --kv-dtype fp16")
     context = source.model.config.context if request.context is None else request.context
     if not 1 <= context <= source.model.config.context:
         raise UsageError(f"--context {context}: the model takes 1 to {source.model.config.context} tokens")

@@ -98,10 +98,14 @@ class Target:
     dynamic_forms: tuple[LoopForm, ...]  # the first is the default
     static_forms: tuple[LoopForm, ...]
     computes: tuple[Compute, ...]
-    kv_dtypes: tuple[str, ...]  # the first is the default
+    kv_dtypes: tuple[str, ...]  # the first is the default, unless fp32 compute can have an fp32 cache
     shared_kv_forms: tuple[LoopForm, ...]  # forms whose host can let loops share a cache slot
     host_runtime: str
     minimum_runtime: tuple[tuple[str, str], ...] = ()
+
+    def default_kv_dtype(self, compute: Compute | str) -> str:
+        """The cache's type where none is asked for: nothing is rounded in it where arithmetic is fp32."""
+        return "fp32" if compute == "fp32" and "fp32" in self.kv_dtypes else self.kv_dtypes[0]
 
     def forms(self, loops: Loops) -> tuple[LoopForm, ...]:
         return self.dynamic_forms if loops == DYNAMIC else self.static_forms
@@ -147,8 +151,8 @@ TARGETS = {
             dynamic_forms=("stages", "while"),
             static_forms=("unrolled",),
             computes=("fp16", "fp32"),
-            kv_dtypes=("fp16",),
-            shared_kv_forms=("stages",),
+            kv_dtypes=("fp16", "fp32"),
+            shared_kv_forms=("stages", "while", "unrolled"),
             host_runtime="coreml" if sys.platform == "darwin" else "mil-interpreter",
             minimum_runtime=(("iOS", "18"), ("macOS", "15")),
         ),

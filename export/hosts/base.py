@@ -119,6 +119,11 @@ class Host:
         """The greatest |value| among fp16 results so far; 0 where the runtime shows no intermediate results."""
         return 0.0
 
+    @property
+    def largest_fp16_at(self) -> str:
+        """The operation that it came from."""
+        return ""
+
     def slot_of(self, stage: str, loop: int) -> int:
         """The cache slot of a loop."""
         return min(loop, self.geometry.slots - 1) if stage == "core_block" else 0

@@ -8,10 +8,12 @@ Both give the same two things: predictions of a function on one set of states, a
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,9 +24,11 @@ from parcae_mobile.errors import ToolMissingError
 
 
 class Engine(Protocol):
-    """One package with one set of states. `largest` is the greatest |value| among fp16 results that were seen."""
+    """One package with one set of states. `largest` is the greatest |value| among fp16 results that were seen, and
+    `largest_at` the operation that it came from."""
 
     largest: float
+    largest_at: str
 
     def predict(self, function: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
 
@@ -42,14 +46,14 @@ class Interpreter:
 
     def __init__(self, package: Path) -> None:
         self.program = MilProgram.open(package)
-        self.largest = 0.0
+        self.largest, self.largest_at = 0.0, ""
         self.reset()
 
     def reset(self) -> None:
         self.state = self.program.make_state()
 
     def predict(self, function: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        outputs = self.program.predict(inputs, self.state, function, observer=self._observe)
+        outputs = self.program.predict(inputs, self.state, function, observer=partial(self._observe, function))
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
     def read(self, state: str) -> np.ndarray:
@@ -58,22 +62,22 @@ class Interpreter:
     def write(self, state: str, value: np.ndarray) -> None:
         self.state[state] = torch.from_numpy(value)
 
-    def _observe(self, operation: Operation, results: Any) -> None:
+    def _observe(self, function: str, operation: Operation, results: tuple[torch.Tensor, ...]) -> None:
         if operation.type == "const" or operation.name.startswith("mask"):
             return  # weights are checked when they are written, and the mask is meant to be large
         for result in results:
-            data = getattr(result, "data", None)
-            if isinstance(data, torch.Tensor) and data.dtype == torch.float16 and data.numel():
-                low, high = data.aminmax()
+            if result.dtype == torch.float16 and result.numel():
+                low, high = result.aminmax()
                 largest = max(-float(low), float(high))
-                # A comparison with a NaN is false, so it has to be asked for.
-                self.largest = max(self.largest, largest if largest == largest else float("inf"))
+                if self.largest < math.inf and not largest <= self.largest:  # a NaN too: no comparison holds for it
+                    self.largest = largest if largest == largest else math.inf
+                    self.largest_at = f"{operation.type} '{operation.name}' of function {function}"
 
 
 class CoreML:
     """Core ML through coremltools; needs macOS 15. Functions of a package share one set of states."""
 
-    largest = 0.0  # Core ML shows no intermediate results
+    largest, largest_at = 0.0, ""  # Core ML shows no intermediate results
 
     def __init__(self, package: Path) -> None:
         from export.targets.coreml_noise import quiet

@@ -78,6 +78,11 @@ class CoreMLHost(Host):
         """The greatest |value| among fp16 results so far; 0 where nothing lets them be seen."""
         return self._engine.largest
 
+    @property
+    def largest_fp16_at(self) -> str:
+        """The operation that it came from."""
+        return self._engine.largest_at
+
     def _run_whole(self, tokens: np.ndarray, loops: int, on_state: StateCallback | None) -> np.ndarray:
         """The unrolled and the while form: one call, whatever the chunk's length."""
         if self.loop_form == "unrolled":

@@ -32,17 +32,18 @@ def write(quantized: QuantizedModel, folder: Path, options: WriteOptions) -> Non
     """Write `model.mlpackage`. Raises `UsageError` for a static context beyond what an fp16 state can count."""
     context, compute = options.context, options.compute
     metadata = {"loop_form": options.loop_form, "loops": str(options.loops), "context": str(context)}
+    metadata["kv_dtype"] = options.kv_dtype
+    slots = policy_slots(options.kv_policy, options.max_loops)
     if options.loop_form == "unrolled":
         if context > LONGEST:
             raise UsageError(
                 f"--context {context}: a static package counts tokens in an fp16 state, which is exact up to {LONGEST}"
             )
-        functions = static_functions(quantized, int(options.loops), context, compute)
+        functions = static_functions(quantized, int(options.loops), slots, context, compute, options.kv_dtype)
         metadata[HUB_NAME] = quantized.model.config.name or "parcae"
     else:
-        slots = policy_slots(options.kv_policy, options.max_loops)
         make = {"stages": stage_functions, "while": while_functions}[options.loop_form]
-        functions = make(quantized, slots, context, compute)
+        functions = make(quantized, slots, context, compute, options.kv_dtype)
     save_package(folder / PACKAGE, functions, next(iter(functions)), metadata)
 
 

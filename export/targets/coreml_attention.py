@@ -1,13 +1,15 @@
 """Attention over caches that are Core ML states: rotate, write the chunk's keys and values, attend to the past.
 
-`keyCache` and `valueCache` hold (slots, 1, heads, context, head size) in fp16, which states have to be; a slot is one
-(loop, layer) pair in the order in which a token passes them. Causality and positions are made in the graph, because a
-client's mask cannot be trusted with them (swift-transformers passes zeros).
+`keyCache` and `valueCache` hold (slots, parts, heads, context, head size) in fp16, which states have to be; a slot is
+one (loop, layer) pair in the order in which a token passes them. An fp16 cache has one part. An fp32 cache has two: a
+value rounded to fp16, and what the rounding left times 2^11, which is no larger than the first and seldom subnormal.
+Together they hold 22 bits of a value, two less than fp32.
+Causality and positions are made in the graph, because a client's mask cannot be trusted with them (swift-transformers
+passes zeros).
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from export.targets.coreml_builder import FLOATS, MilWriter, Var, int32, join, p
 from parcae_mobile.model import Parcae
 
 MASKED = -30000.0  # fp16 holds it, and exp of it is zero
+PARTS = {"fp16": 1, "fp32": 2}  # states of a cache by its type
+RESIDUE_SCALE = 2.0**11  # half a unit in fp16's last place is 2^-11 of a value
 
 
 class Caches:
@@ -29,6 +33,7 @@ class Caches:
         self, writer: MilWriter, model: Parcae, context: int, states: tuple[Var, Var], start: Var, length: Var | int
     ) -> None:
         self.writer, self.context, self.states, self.start = writer, context, states, start
+        self.parts = states[0].shape[1]
         self.static = isinstance(length, int)
         op = writer.op
         self.end = op("add", x=start, y=int32(length) if isinstance(length, int) else length)
@@ -79,25 +84,44 @@ class Caches:
 
     def _append(self, state: Var, chunk: Var, slot: int | Var, heads: int, size: int) -> Var:
         """Write a chunk (1, heads, chunk, size) into the state's slot; returns (1, heads, positions, size) to read."""
-        writer, op = self.writer, self.writer.op
+        writer, op, parts = self.writer, self.writer.op, self.parts
         stop = slot + 1 if isinstance(slot, int) else op("add", x=slot, y=int32(1))
         updated = op(
             "slice_update",
             x=op("read_state", input=state),
-            update=op("expand_dims", x=writer.cast(chunk, "fp16"), axes=int32(0)),
+            update=self._split(chunk),
             begin=join(writer, [slot, 0, 0, self.start, 0]),
-            end=join(writer, [stop, 1, heads, self.end, size]),
+            end=join(writer, [stop, parts, heads, self.end, size]),
         )
         whole = op("coreml_update_state", state=state, value=updated)
         of_slot = op("slice_by_size", x=whole, begin=join(writer, [slot, 0, 0, 0, 0]),
-                     size=int32(1, 1, heads, self.context, size))  # fmt: skip
-        filled = op("squeeze", x=of_slot, axes=int32(0))
+                     size=int32(1, parts, heads, self.context, size))  # fmt: skip
         if not self.static:
-            filled = op(
-                "slice_by_index", x=filled, begin=int32(0, 0, 0, 0), end=join(writer, [1, heads, self.end, size]),
-                begin_mask=[True] * 4, end_mask=[True, True, False, True],
+            of_slot = op(
+                "slice_by_index", x=of_slot, begin=int32(0, 0, 0, 0, 0),
+                end=join(writer, [1, parts, heads, self.end, size]),
+                begin_mask=[True] * 5, end_mask=[True, True, True, False, True],
             )  # fmt: skip
-        return writer.narrow(filled)
+        return self._joined(of_slot)
+
+    def _split(self, chunk: Var) -> Var:
+        """(1, heads, chunk, size) -> (1, parts, heads, chunk, size) in fp16."""
+        writer, op = self.writer, self.writer.op
+        rounded = writer.cast(chunk, "fp16")
+        if self.parts == 1:
+            return op("expand_dims", x=rounded, axes=int32(0))
+        left = op("sub", x=writer.wide(chunk), y=writer.wide(rounded))
+        residue = writer.cast(op("mul", x=left, y=np.float32(RESIDUE_SCALE)), "fp16")
+        return op("stack", values=[rounded, residue], axis=1)
+
+    def _joined(self, stored: Var) -> Var:
+        """(1, parts, heads, positions, size) in fp16 -> (1, heads, positions, size) in the compute type."""
+        writer, op = self.writer, self.writer.op
+        if self.parts == 1:
+            return writer.narrow(op("squeeze", x=stored, axes=int32(0)))
+        weights = np.array([1, 1 / RESIDUE_SCALE], np.float32).reshape(1, 2, 1, 1, 1)
+        weighted = op("mul", x=writer.wide(stored), y=writer.constant("cache.parts", weights))
+        return writer.narrow(op("reduce_sum", x=weighted, axes=int32(1), keep_dims=False))
 
     def _repeat(self, x: Var, times: int, size: int) -> Var:
         op, heads = self.writer.op, x.shape[1]
@@ -105,14 +129,13 @@ class Caches:
         return op("reshape", x=tiled, shape=int32(1, heads * times, -1, size))
 
 
-def cache_shape(model: Parcae, loops: int, context: int) -> tuple[int, int, int, int, int]:
-    """(slots, 1, heads, context, head size) of each state; layers with fewer heads or a smaller size leave room."""
+def cache_shape(model: Parcae, loop_slots: int, context: int, dtype: str) -> tuple[int, int, int, int, int]:
+    """(slots, parts, heads, context, head size) of each state; layers with fewer heads or a smaller size leave room.
+
+    `loop_slots` is how many loops have slots of their own.
+    """
     layers = {name: model.transformer[name] for name in ("prelude", "core_block", "coda")}
-    slots = sum(len(blocks) * (loops if name == "core_block" else 1) for name, blocks in layers.items())
+    slots = sum(len(blocks) * (loop_slots if name == "core_block" else 1) for name, blocks in layers.items())
     attention = [block.attn for blocks in layers.values() for block in blocks]
-    return slots, 1, max(a.kv_heads for a in attention), context, max(a.head_size for a in attention)
-
-
-def cache_bytes(shape: tuple[int, ...]) -> int:
-    """Bytes of both states."""
-    return 2 * 2 * math.prod(shape)
+    heads, size = max(a.kv_heads for a in attention), max(a.head_size for a in attention)
+    return slots, PARTS[dtype], heads, context, size

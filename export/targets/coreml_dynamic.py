@@ -23,14 +23,14 @@ from quantize.apply import QuantizedModel
 PREFILL = 64  # tokens of the longer functions' chunks
 
 
-def stage_functions(quantized: QuantizedModel, slots: int, context: int, compute: str) -> dict[str, Any]:
+def stage_functions(quantized: QuantizedModel, slots: int, context: int, compute: str, kv_dtype: str) -> dict[str, Any]:
     """Six MIL functions by name; `slots` is how many loops have cache slots of their own."""
-    stages = trace_stages(quantized.model)
+    stages, shape = trace_stages(quantized.model), cache_shape(quantized.model, slots, context, kv_dtype)
     functions = {}
     for chunk in dict.fromkeys((1, min(PREFILL, context))):
         for name, stage in stages.items():
             label = name if chunk == 1 else f"{name}_{PREFILL}"
-            functions[label] = _stage_function(stage, stages, quantized, slots, context, compute, chunk)
+            functions[label] = _stage_function(stage, stages, quantized, slots, shape, compute, chunk)
     return functions
 
 
@@ -39,11 +39,11 @@ def _stage_function(
     stages: Mapping[str, Stage],
     quantized: QuantizedModel,
     slots: int,
-    context: int,
+    shape: tuple[int, ...],
     compute: str,
     chunk: int,
 ) -> Any:
-    config, shape = quantized.model.config, cache_shape(quantized.model, slots, context)
+    config, context = quantized.model.config, shape[3]
     width = config.recurrent_embedding_dimension
     before = stages["prelude"].kv_layers
     first_slots = {"prelude": 0, "coda": before + slots * stages["recur"].kv_layers}
@@ -77,9 +77,9 @@ def _stage_function(
     return write_function(specs if stage.kv_layers else _without(specs, "position", "slot"), context, body)
 
 
-def while_functions(quantized: QuantizedModel, slots: int, context: int, compute: str) -> dict[str, Any]:
+def while_functions(quantized: QuantizedModel, slots: int, context: int, compute: str, kv_dtype: str) -> dict[str, Any]:
     """One MIL function: `logits` (1, chunk, vocabulary) and the last `state` (1, chunk, width) of any chunk."""
-    stages, shape = trace_stages(quantized.model), cache_shape(quantized.model, slots, context)
+    stages, shape = trace_stages(quantized.model), cache_shape(quantized.model, slots, context, kv_dtype)
     before, layers = stages["prelude"].kv_layers, stages["recur"].kv_layers
 
     def body(given: Mapping[str, Var]) -> Sequence[Var]:
@@ -96,7 +96,8 @@ def while_functions(quantized: QuantizedModel, slots: int, context: int, compute
 
         def once(loop: Var, current: Var) -> tuple[Var, Var]:
             with writer.block(), writer.part("recur"):
-                slot = writer.op("add", x=writer.op("mul", x=loop, y=int32(layers)), y=int32(before))
+                own = writer.op("minimum", x=loop, y=int32(slots - 1))
+                slot = writer.op("add", x=writer.op("mul", x=own, y=int32(layers)), y=int32(before))
                 inputs = {**hoisted, "state": current, "total": None}
                 following = StageLowering(stages["recur"], writer, caches, slot, inputs).run()["next_state"]
                 return writer.op("add", x=loop, y=int32(1)), following
