@@ -2,54 +2,113 @@
 
 host = OnnxHost(folder, loop_form="stages", geometry=geometry, threads=1)
 logits = host.run(ids, loops=8)                        # (positions, vocabulary); the cache now holds `ids`
+
+Chunks of one token, which is decoding, find their inputs and outputs bound already. Longer chunks are a prompt's: what
+they needed beyond the cache is given back when they are done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parcae_mobile.errors import ToolMissingError, UsageError
-from parcae_mobile.manifest import Manifest
 
 from .base import CacheGeometry, Host
+from .mapped_file import give_back_pages
 
 try:
     import onnxruntime as ort
 except ImportError:
     raise ToolMissingError("onnxruntime is not installed: pip install 'parcae-mobile[onnx]'") from None
 
+from .onnx_buffers import Bound, Buffers
+
+if TYPE_CHECKING:
+    from parcae_mobile.manifest import Manifest
+
 LEAST_CAPACITY = 256  # tokens that the caches hold at first
+GIVE_BACK_EVERY = 64  # decoded tokens between two times that pages of the weights file are given back
+WEIGHTS = "weights.data"
+STAGES = {"prelude": "prelude", "recur": "core_block", "coda": "coda"}  # a graph's name and its layers'
 StateCallback = Callable[[int, np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What one call of `run` asks for, as arrays: (1, S) ids, filled positions afterwards, wanted positions, state."""
+
+    tokens: np.ndarray
+    total: int
+    positions: np.ndarray
+    state: np.ndarray | None
+    loops: int
+    on_state: StateCallback | None
+    exit_threshold: float
+
+    @property
+    def length(self) -> int:
+        return int(self.tokens.shape[1])
+
+    @property
+    def is_prompt(self) -> bool:
+        return self.length > 1
+
+
+class Workspace:
+    """Buffers of chunks of one length, and the sessions bound to them and to the caches."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self.sizes, self.buffers = sizes, Buffers(sizes)
+        self.states: tuple[np.ndarray, ...] = ()
+        self.bound: dict[tuple[str | int, ...], Bound] = {}
+
+    def fill(self, chunk: Chunk) -> None:
+        """Write a chunk's inputs where the sessions read them."""
+        values = {"input_ids": chunk.tokens, "total": chunk.total, "positions": chunk.positions}
+        for name, value in values.items():
+            if name in self.buffers.arrays:
+                self.buffers.arrays[name][...] = value
 
 
 class OnnxHost(Host):
     """One artifact in memory. Not thread-safe: it owns one conversation's cache."""
 
     def __init__(
-        self, folder: Path, loop_form: str, geometry: CacheGeometry, threads: int = 0, kv_dtype: str = "fp32"
+        self,
+        folder: Path,
+        loop_form: str,
+        geometry: CacheGeometry,
+        threads: int = 0,
+        kv_dtype: str = "fp32",
+        graphs: Mapping[int, str] | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
+        """`graphs` are the files of a static artifact's loop counts; `settings` are onnxruntime's session entries."""
         super().__init__(geometry)
+        self.loop_form, self._folder = loop_form, folder
         self._kv_dtype = {"fp32": np.float32, "int8": np.int8}[kv_dtype]
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        files = ("prelude", "recur", "coda") if loop_form == "stages" else ("",)
-        self._sessions = {
-            name: ort.InferenceSession(
-                str(folder / f"model{'_' * bool(name)}{name}.onnx"), options, providers=["CPUExecutionProvider"]
-            )
-            for name in files
-        }
-        self._values = [o.name for o in self._sessions[files[0]].get_outputs() if o.name.startswith("value_embedding")]
-        self.loop_form = loop_form
+        self._options = ort.SessionOptions()
+        self._options.log_severity_level = 3
+        self._options.intra_op_num_threads = threads
+        self._options.inter_op_num_threads = 1
+        for name, value in (settings or {}).items():
+            self._options.add_session_config_entry(name, value)
+        self._graphs = graphs or {}
+        self._sessions: dict[str, ort.InferenceSession] = {}
+        if loop_form == "stages":
+            for name in STAGES:
+                self._session(f"model_{name}.onnx")
+        else:
+            self._session("model.onnx")
+        give_back_pages(folder / WEIGHTS)
         self._caches: dict[str, np.ndarray] = {}
         self._capacity = self._slots = 0
-        self._exit_threshold = 0.0
+        self._step: Workspace | None = None
 
     def run(
         self,
@@ -65,128 +124,139 @@ class OnnxHost(Host):
             raise UsageError(
                 f"early exit needs a host that runs the loop: this artifact's loop form is {self.loop_form}"
             )
-        self._exit_threshold, self.loops_used = exit_threshold, loops
-        self._reserve(self.length + len(ids), loops)
-        length, total = len(ids), np.array(self.length + len(ids), np.int32)
+        self.loops_used, length = loops, len(ids)
+        total = self.length + length
+        self._reserve(total, loops)
         chosen = np.arange(length) if positions is None else np.array(positions)
-        tokens = np.array([ids], np.int64)
-        state = initial_state
-        if state is None:
-            state = np.zeros((1, length, self.geometry.state_width), np.float32)
+        chunk = Chunk(np.array([ids], np.int64), total, chosen, initial_state, loops, on_state, exit_threshold)
         forms = {"stages": self._run_stages, "scan": self._run_scan, "unrolled": self._run_unrolled}
-        logits = forms[self.loop_form](
-            tokens, total, chosen.astype(np.int64), state.astype(np.float32), loops, on_state
-        )
-        self._fill_above(self.loops_used, self.length, int(total))
-        self.length += length
+        logits = forms[self.loop_form](chunk)
+        self._fill_above(self.loops_used, self.length, total)
+        if chunk.is_prompt or total % GIVE_BACK_EVERY == 0:
+            give_back_pages(self._folder / WEIGHTS)
+        self.length = total
         return logits[0]
 
     def reset(self) -> None:
         super().reset()
         self._caches.clear()
         self._capacity = self._slots = 0
+        self._step = None
 
     @property
     def cache_bytes(self) -> int:
         """Bytes of the cache arrays that are bound."""
         return sum(cache.nbytes for cache in self._caches.values())
 
-    def _run_stages(
-        self,
-        tokens: np.ndarray,
-        total: np.ndarray,
-        positions: np.ndarray,
-        state: np.ndarray,
-        loops: int,
-        on_state: StateCallback | None,
-    ) -> np.ndarray:
-        injected, *values = self._call(
-            "prelude", {"input_ids": tokens, "total": total}, ["injected", *self._values], "prelude", 0
-        )
-        given = dict(zip(self._values, values, strict=True)) | {"injected": injected, "total": total}
-        for loop in range(loops):
-            before = state
-            (state,) = self._call("recur", {"state": before, **given}, ["next_state"], "core_block", loop)
-            if on_state is not None:
-                on_state(loop, _array(state))
-            if self._exit_threshold and self.converged(_array(before), _array(state), self._exit_threshold):
+    def _run_stages(self, chunk: Chunk) -> np.ndarray:
+        work = self._workspace(chunk)
+        width = self.geometry.state_width
+        if not work.states:
+            work.states = tuple(np.zeros((1, chunk.length, width), np.float32) for _ in range(2))
+        work.states[0][...] = 0 if chunk.state is None else chunk.state
+        self._stage(work, "coda"), self._stage(work, "prelude")
+        work.fill(chunk)
+        self._stage(work, "prelude").run(give_back=chunk.is_prompt)
+        for loop in range(chunk.loops):
+            before, after = (work.states[(loop + turn) % 2] for turn in (0, 1))
+            last = loop + 1 == chunk.loops
+            self._stage(work, "recur", self.slot_of("core_block", loop), loop % 2).run(last and chunk.is_prompt)
+            if chunk.on_state is not None:
+                chunk.on_state(loop, after.copy())
+            if chunk.exit_threshold and self.converged(before, after, chunk.exit_threshold):
                 self.loops_used = loop + 1
                 break
-        inputs = {"state": state, "input_ids": tokens, "positions": positions, "total": total}
-        return self._call("coda", inputs, ["logits"], "coda", 0)[0].numpy()
+        self._stage(work, "coda", turn=self.loops_used % 2).run(give_back=chunk.is_prompt)
+        return work.buffers.arrays["logits"].copy()
 
-    def _run_scan(
-        self,
-        tokens: np.ndarray,
-        total: np.ndarray,
-        positions: np.ndarray,
-        state: np.ndarray,
-        loops: int,
-        on_state: StateCallback | None,
-    ) -> np.ndarray:
-        session = self._sessions[""]
-        binding = session.io_binding()
-        inputs = {"input_ids": tokens, "positions": positions, "total": total, "initial_state": state}
-        for name, value in inputs.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(value))
-        for stage, label in (("prelude", "prelude"), ("core_block", "recur"), ("coda", "coda")):
-            for index in range(self.geometry.layers[stage]):
-                for part in ("key", "value"):
-                    cache = self._cache(stage, index, part)
-                    view = cache[:loops] if stage == "core_block" else cache[0]
-                    self._bind(binding, f"{label}.{index}.{part}", view)
-        binding.bind_output("logits", "cpu")
-        binding.bind_output("final_state", "cpu")
-        session.run_with_iobinding(binding)
-        logits, final = (value.numpy() for value in binding.get_outputs()[-2:])
-        if on_state is not None:
-            on_state(loops - 1, final)
-        return logits
+    def _run_scan(self, chunk: Chunk) -> np.ndarray:
+        work = self._workspace(chunk)
+        key = ("scan", chunk.loops)
+        if key not in work.bound:
 
-    def _run_unrolled(
-        self,
-        tokens: np.ndarray,
-        total: np.ndarray,
-        positions: np.ndarray,
-        state: np.ndarray,
-        loops: int,
-        on_state: StateCallback | None,
-    ) -> np.ndarray:
-        session = self._sessions[""]
-        binding = session.io_binding()
-        binding.bind_cpu_input("input_ids", tokens)
-        binding.bind_cpu_input("attention_mask", np.ones((1, int(total)), np.int64))
-        layer = 0
-        for stage, passes in (("prelude", 1), ("core_block", loops), ("coda", 1)):
-            for loop in range(passes):
-                for index in range(self.geometry.layers[stage]):
-                    for part in ("key", "value"):
-                        view = self._cache(stage, index, part)[self.slot_of(stage, loop)]
-                        self._bind(binding, f"{layer}.{part}", view, past="past_key_values")
-                    layer += 1
-        binding.bind_output("logits", "cpu")
-        session.run_with_iobinding(binding)
-        logits = binding.get_outputs()[-1].numpy()
-        return logits if logits.shape[1] == len(positions) else logits[:, positions]
+            def place(port: ort.NodeArg) -> np.ndarray:
+                kind, _, rest = port.name.partition(".")
+                if kind not in ("past", "present"):
+                    return work.buffers[port]
+                graph, index, part = rest.split(".")
+                cache = self._cache(STAGES[graph], int(index), part)
+                return cache[: chunk.loops] if graph == "recur" else cache[0]
 
-    def _call(
-        self, name: str, inputs: Mapping[str, Any], outputs: list[str], stage: str, loop: int
-    ) -> list[ort.OrtValue]:
-        """Run one stage on the caches of `loop`; returns its outputs without copying them."""
-        session = self._sessions[name]
-        binding = session.io_binding()
-        for key, value in inputs.items():
-            if isinstance(value, np.ndarray):
-                binding.bind_cpu_input(key, value)
-            else:
-                binding.bind_ortvalue_input(key, value)
-        for key in outputs:
-            binding.bind_output(key, "cpu")
-        for index in range(self.geometry.layers[stage]):
-            for part in ("key", "value"):
-                self._bind(binding, f"{index}.{part}", self._cache(stage, index, part)[self.slot_of(stage, loop)])
-        session.run_with_iobinding(binding)
-        return list(binding.get_outputs()[: len(outputs)])
+            work.bound[key] = Bound(self._session("model.onnx"), place)
+        work.fill(chunk)
+        arrays = work.buffers.arrays
+        arrays["initial_state"][...] = 0 if chunk.state is None else chunk.state
+        work.bound[key].run(give_back=chunk.is_prompt)
+        if chunk.on_state is not None:
+            chunk.on_state(chunk.loops - 1, arrays["final_state"].copy())
+        return arrays["logits"].copy()
+
+    def _run_unrolled(self, chunk: Chunk) -> np.ndarray:
+        work = self._workspace(chunk)
+        key, mask = ("unrolled", chunk.loops), np.ones((1, chunk.total), np.int64)
+        if key not in work.bound:
+            slots = [
+                (stage, self.slot_of(stage, loop), index)
+                for stage, passes in (("prelude", 1), ("core_block", chunk.loops), ("coda", 1))
+                for loop in range(passes)
+                for index in range(self.geometry.layers[stage])
+            ]
+
+            def place(port: ort.NodeArg) -> np.ndarray:
+                kind, _, rest = port.name.partition(".")
+                if kind not in ("past_key_values", "present"):
+                    return mask if kind == "attention_mask" else work.buffers[port]
+                layer, part = rest.split(".")
+                stage, slot, index = slots[int(layer)]
+                return self._cache(stage, index, part)[slot]
+
+            work.bound[key] = Bound(self._unrolled(chunk.loops), place)
+        work.fill(chunk)
+        work.bound[key].bind_input("attention_mask", mask)
+        work.bound[key].run(give_back=chunk.is_prompt)
+        logits = work.buffers.arrays["logits"]
+        return logits.copy() if logits.shape[1] == len(chunk.positions) else logits[:, chunk.positions]
+
+    def _stage(self, work: Workspace, name: str, slot: int = 0, turn: int = 0) -> Bound:
+        """A stage on one cache slot; the recurrent state is read from the one array of `turn` and written to the other.
+
+        (Loops and coda may then read a state that is still needed for comparison.)
+        """
+        key = (name, slot, turn)
+        if key not in work.bound:
+
+            def place(port: ort.NodeArg) -> np.ndarray:
+                kind, _, rest = port.name.partition(".")
+                if kind in ("past", "present"):
+                    index, part = rest.split(".")
+                    return self._cache(STAGES[name], int(index), part)[slot]
+                turns = {"state": turn, "next_state": 1 - turn}
+                return work.states[turns[kind]] if kind in turns else work.buffers[port]
+
+            work.bound[key] = Bound(self._session(f"model_{name}.onnx"), place)
+        return work.bound[key]
+
+    def _workspace(self, chunk: Chunk) -> Workspace:
+        """Buffers for this chunk: those of the last token if this is one more, new ones otherwise."""
+        sizes = {"sequence": chunk.length, "positions": len(chunk.positions)}
+        if chunk.is_prompt:
+            return Workspace(sizes)
+        if self._step is None or self._step.sizes != sizes:
+            self._step = Workspace(sizes)
+        return self._step
+
+    def _session(self, file: str) -> ort.InferenceSession:
+        if file not in self._sessions:
+            path, providers = str(self._folder / file), ["CPUExecutionProvider"]
+            self._sessions[file] = ort.InferenceSession(path, self._options, providers=providers)
+        return self._sessions[file]
+
+    def _unrolled(self, loops: int) -> ort.InferenceSession:
+        """The session of a static artifact's loop count. Raises `UsageError` for one that it was not built for."""
+        if self._graphs and loops not in self._graphs:
+            built = ", ".join(map(str, self._graphs))
+            raise UsageError(f"loops = {loops}: this artifact was built for {built}; export that count too")
+        return self._session(self._graphs.get(loops, "model.onnx"))
 
     def _reserve(self, tokens: int, loops: int) -> None:
         """Let the caches hold `tokens` of `loops` loops.
@@ -200,7 +270,7 @@ class OnnxHost(Host):
         slots = max(self._slots, self.slot_of("core_block", loops - 1) + 1)
         if (capacity, slots) == (self._capacity, self._slots):
             return
-        self._capacity, self._slots = capacity, slots
+        self._capacity, self._slots, self._step = capacity, slots, None
         for key, old in self._caches.items():
             grown = self._empty(key.split(".")[0])
             grown[: len(old), :, :, : old.shape[3]] = old
@@ -227,18 +297,15 @@ class OnnxHost(Host):
         slots = self._slots if stage == "core_block" else 1
         return np.zeros((slots, batch, heads, self._capacity, size), self._kv_dtype)
 
-    @staticmethod
-    def _bind(binding: ort.IOBinding, name: str, view: np.ndarray, past: str = "past") -> None:
-        """Bind one array as both past and present, so that attention appends in place."""
-        place = ("cpu", 0, view.dtype.type, view.shape, view.ctypes.data)
-        binding.bind_input(f"{past}.{name}", *place)
-        binding.bind_output(f"present.{name}", *place)
-
-
-def _array(value: Any) -> np.ndarray:
-    return value if isinstance(value, np.ndarray) else value.numpy()
-
 
 def open_host(folder: Path, manifest: Manifest, threads: int = 0) -> OnnxHost:
     """The artifact of a folder on this machine's CPU."""
-    return OnnxHost(folder, manifest.loop_form, CacheGeometry.from_manifest(manifest), threads, manifest.kv.dtype)
+    graphs = {int(loops): name for loops, name in manifest.graphs.items()}
+    if not graphs and manifest.loops != "dynamic":
+        graphs = {manifest.loops: "model.onnx"}
+    given = (folder, manifest.loop_form, CacheGeometry.from_manifest(manifest), threads, manifest.kv.dtype, graphs)
+    if manifest.portable:
+        from .onnx_portable_host import PortableHost
+
+        return PortableHost(*given, manifest.compute)
+    return OnnxHost(*given)
