@@ -22,6 +22,7 @@ from .kv_choice import PolicyChoice
 from .source import Source
 from .target import DYNAMIC, Target, WriteOptions
 
+KV_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # of one number in a cache
 PROMISES = {
     "fp32": "token parity: fp32 arithmetic gives the same greedy tokens on every CPU",
     "fp16": "agreement is a rate: activations are fp16",
@@ -42,14 +43,18 @@ def assemble(
     """The manifest before the gates ran and the files were hashed; those fields are filled in afterwards."""
     config = source.model.config
     geometry = CacheGeometry.of(config, options.max_loops, options.context, options.kv_policy)
-    item = {"fp32": 4, "fp16": 2, "int8": 1}[options.kv_dtype]
+    item = KV_BYTES[options.kv_dtype]
     per_token = {str(count): geometry.bytes_per_token(count, item) for count in options.verified_loops()}
     table = {
         name: QuantEntry(bits=t.bits, group_size=t.group_size, symmetric=t.symmetric, shape=list(t.shape))
         for name, t in quantized.tensors.items()
     }
-    stored = sum(tensor.nbytes for tensor in quantized.tensors.values())
-    stored += sum(p.numel() * 4 for name, p in source.model.named_parameters() if name not in quantized.tensors)
+    for name, palette in quantized.palettes.items():
+        rows = palette.rows_per_palette
+        shape = list(palette.shape)
+        table[name] = QuantEntry(bits=palette.bits, group_size=0, symmetric=False, shape=shape, palette_rows=rows)
+    stored = sum(tensor.nbytes for tensor in quantized.stored.values())
+    stored += sum(p.numel() * 4 for name, p in source.model.named_parameters() if name not in quantized.stored)
     typical = min(config.mean_recurrence, options.max_loops)
     return Manifest(
         artifact="draft",
@@ -60,6 +65,8 @@ def assemble(
         max_loops=options.max_loops,
         trained_loops=config.mean_recurrence,
         loop_form=options.loop_form,
+        portable=options.portable,
+        graphs={str(count): name for count, name in options.graphs.items()},
         compute=options.compute,
         promise=PROMISES[options.compute],
         geometry=Geometry(

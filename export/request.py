@@ -1,6 +1,6 @@
 """What is asked for, and what it means: options checked and resolved before any work starts.
 
-plans = [plan(request, source, recipe, target, loops) for ...]
+plans = [plan(request, source, recipe, target, group) for ...]
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class ExportRequest:
     loops: list[str] = field(default_factory=lambda: [DYNAMIC])
     max_loops: int = 16
     loop_form: str | None = None
+    portable: bool = False
+    last_logits: bool = False
     delegate: str | None = None
     quant: str = "int4"
     algorithm: str = "auto"
@@ -80,14 +82,35 @@ def expand_targets(names: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def plan(request: ExportRequest, source: Source, recipe: Recipe, target: Target, loops: Loops) -> ExportPlan:
-    """Resolve one artifact's options and check that its folder may be written."""
+def group_loops(target: Target, asked: list[Loops]) -> list[tuple[Loops, ...]]:
+    """What goes into one folder each: every loop count alone, or all static ones where the target lets them share."""
+    distinct = list(dict.fromkeys(asked))
+    static = tuple(sorted(count for count in distinct if isinstance(count, int)))
+    if not target.shares_static or len(static) < 2:
+        return [(count,) for count in distinct]
+    return [*((count,) for count in distinct if count == DYNAMIC), static]
+
+
+def plan(
+    request: ExportRequest, source: Source, recipe: Recipe, target: Target, group: tuple[Loops, ...]
+) -> ExportPlan:
+    """Resolve one artifact's options and check that its folder may be written.
+
+    Of several static loop counts in one folder the trained one, or else the greatest, is what stock clients find.
+    """
+    trained = source.model.config.mean_recurrence
+    loops = trained if trained in group else group[-1]
     forms = target.forms(loops)
     if not forms:
         raise ToolMissingError(f"{target.name} with a static loop count is not built yet; use --loops dynamic")
+    check_flavour(request, target, loops)
+    if request.portable:
+        forms = tuple(form for form in forms if form != "scan")
     form = request.loop_form or forms[0]
     if form not in forms:
         raise UsageError(f"--loop-form {form}: {target.name} with --loops {loops} has {', '.join(forms)}")
+    if recipe.has_palettes and not target.palettes:
+        raise UsageError(f"--quant {recipe.name}: {target.name} has no palettes, only integers with scales; use int4")
     compute = request.compute or default_compute(target, recipe)
     if compute not in target.computes:
         raise UsageError(f"--compute {compute}: {target.name} has {', '.join(target.computes)}")
@@ -105,15 +128,29 @@ def plan(request: ExportRequest, source: Source, recipe: Recipe, target: Target,
         raise UsageError(f"--context {context}: the model takes 1 to {source.model.config.context} tokens")
     if request.delegate is not None:
         check_delegate(target, request.delegate)
-    label = DYNAMIC if loops == DYNAMIC else f"T{loops}"
-    final = request.out / f"{source.name}-{target.name}-{label}-{recipe.name}"
+    label = "-".join(DYNAMIC if count == DYNAMIC else f"T{count}" for count in group)
+    flavour = "-portable" if request.portable else ""
+    final = request.out / f"{source.name}-{target.name}-{label}-{recipe.name}{flavour}"
     check_output(final, request.force)
-    max_loops = request.max_loops if loops == DYNAMIC else int(loops)
+    max_loops = request.max_loops if loops == DYNAMIC else int(group[-1])
     policy = "full" if request.kv == AUTO else request.kv
     options = WriteOptions(cast(LoopForm, form), loops, max_loops, context, cast(Compute, compute), policy, kv_dtype)
+    options = replace(options, portable=request.portable, last_logits=request.last_logits)
+    if len(group) > 1:
+        options = replace(options, counts=tuple(int(count) for count in group))
     if source.tokenizer is not None:
         options = replace(options, bos=source.tokenizer.bos, eos=source.tokenizer.eos)
     return ExportPlan(target, options, final)
+
+
+def check_flavour(request: ExportRequest, target: Target, loops: Loops) -> None:
+    """Raise if `--portable` or `--last-logits` asks for what this target or form does not have."""
+    if request.portable and target.name != "onnx":
+        raise UsageError(f"--portable: only ONNX has a flavour without contrib operators, not {target.name}")
+    if request.portable and request.kv_dtype not in (None, "fp32"):
+        raise ToolMissingError(f"--kv-dtype {request.kv_dtype}: --portable has fp32; standard attention reads no other")
+    if request.last_logits and (target.name, loops == DYNAMIC) != ("onnx", False):
+        raise UsageError("--last-logits is for static ONNX graphs (--loops 4); other forms take the positions as input")
 
 
 def check_delegate(target: Target, delegate: str) -> None:

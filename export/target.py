@@ -12,16 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from parcae_mobile.config import LOOPS
 from parcae_mobile.errors import ToolMissingError, UsageError
-from parcae_mobile.manifest import Compute, LoopForm, Manifest, Signature
 
 if TYPE_CHECKING:
     import torch
 
     from parcae_mobile.kv_cache import CacheScales, CacheSpec
+    from parcae_mobile.manifest import Compute, Delegation, LoopForm, Manifest, Signature
     from quantize.apply import QuantizedModel
 
     from .hosts.base import Host
@@ -46,6 +46,14 @@ class WriteOptions:
     kv_scales: CacheScales | None = None
     bos: int | None = None
     eos: int | None = None
+    portable: bool = False  # ONNX: standard operators only
+    last_logits: bool = False  # ONNX, static: logits of the last position only
+    counts: tuple[int, ...] = ()  # all static loop counts where several share a folder; `loops` is one of them
+
+    @property
+    def graphs(self) -> dict[int, str]:
+        """The model file of each loop count where several share a folder: stock clients look for `model.onnx`."""
+        return {count: "model.onnx" if count == self.loops else f"model_T{count}.onnx" for count in self.counts}
 
     @property
     def cache(self) -> CacheSpec:
@@ -57,7 +65,7 @@ class WriteOptions:
     def verified_loops(self) -> list[int]:
         """The loop counts at which the gates run."""
         if self.loops != DYNAMIC:
-            return [int(self.loops)]
+            return list(self.counts) or [int(self.loops)]
         return [count for count in LOOPS if count <= self.max_loops]
 
 
@@ -73,8 +81,11 @@ class StoredInjection:
 class TargetModule(Protocol):
     """The functions of a target's module."""
 
-    def write(self, quantized: QuantizedModel, folder: Path, options: WriteOptions) -> None:
-        """Write the model files into an existing folder. Deterministic."""
+    def write(self, quantized: QuantizedModel, folder: Path, options: WriteOptions) -> dict[str, Delegation] | None:
+        """Write the model files into an existing folder, deterministically.
+
+        Returns by method what a delegate took, if the target's runtime has delegates. Raises `GateError` if too little.
+        """
         ...
 
     def signatures(self, folder: Path) -> dict[str, Signature]:
@@ -102,6 +113,9 @@ class Target:
     shared_kv_forms: tuple[LoopForm, ...]  # forms whose host can let loops share a cache slot
     host_runtime: str
     minimum_runtime: tuple[tuple[str, str], ...] = ()
+    memory_module: str | None = None  # its `report(folder, manifest)` gives rows of resident bytes by loop count
+    palettes: bool = False  # matrices as indices into tables of values
+    shares_static: bool = False  # static loop counts are small graphs over one weights file, and go into one folder
 
     def default_kv_dtype(self, compute: Compute | str) -> str:
         """The cache's type where none is asked for: nothing is rounded in it where arithmetic is fp32."""
@@ -127,6 +141,7 @@ TARGETS = {
             shared_kv_forms=("stages",),
             host_runtime="onnxruntime",
             minimum_runtime=(("onnxruntime", "1.31"),),
+            shares_static=True,
         ),
         Target(
             name="executorch",
@@ -141,6 +156,7 @@ TARGETS = {
             shared_kv_forms=("stages", "unrolled"),
             host_runtime="executorch",
             minimum_runtime=(("executorch", "1.4.1"),),
+            memory_module="export.targets.executorch_memory",
         ),
         Target(
             name="coreml",
@@ -155,6 +171,7 @@ TARGETS = {
             shared_kv_forms=("stages", "while", "unrolled"),
             host_runtime="coreml" if sys.platform == "darwin" else "mil-interpreter",
             minimum_runtime=(("iOS", "18"), ("macOS", "15")),
+            palettes=True,
         ),
     )
 }
@@ -175,6 +192,14 @@ def load_target(target: Target) -> TargetModule:
 def load_host(target: Target) -> OpenHost:
     """The function that opens a target's artifacts on this machine. Raises as `load_target` does."""
     return cast("OpenHost", _import(target, target.host_module).open_host)
+
+
+def memory_report(target: Target, folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
+    """Resident memory of an artifact by loop count, where exporting measures it; `bench` does so for every target."""
+    if target.memory_module is None:
+        return []
+    rows: list[dict[str, Any]] = _import(target, target.memory_module).report(folder, manifest)
+    return rows
 
 
 def _import(target: Target, module: str | None) -> ModuleType:

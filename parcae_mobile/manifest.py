@@ -120,12 +120,13 @@ class ReferenceEntry(_Part):
 
 
 class QuantEntry(_Part):
-    """How one tensor is stored."""
+    """How one tensor is stored: integers in groups of columns, or indices into a palette that so many rows share."""
 
     bits: int
     group_size: int
     symmetric: bool
     shape: list[int]
+    palette_rows: int | None = None
 
 
 class Quantization(_Part):
@@ -137,8 +138,36 @@ class Quantization(_Part):
     notes: list[str] = []
 
 
+class Delegation(_Part):
+    """What the delegate of a target took of one method, as the exporter counted it.
+
+    Multiply-accumulates are those of one token through the model's matrices. Cached attention runs in a fused kernel of
+    the runtime and is in neither number; `left` counts the operators outside of the delegates by name.
+    """
+
+    delegates: int = Field(ge=0)
+    operators: int = Field(ge=0)
+    operators_delegated: int = Field(ge=0)
+    macs: int = Field(ge=0)
+    macs_delegated: int = Field(ge=0)
+    attention: int = Field(ge=0)
+    left: dict[str, int] = {}
+
+    @property
+    def operators_share(self) -> float:
+        return self.operators_delegated / max(self.operators, 1)
+
+    @property
+    def macs_share(self) -> float:
+        return self.macs_delegated / max(self.macs, 1)
+
+
 class Manifest(_Part):
-    """Everything that an app or a verifier needs to know about an artifact folder."""
+    """Everything that an app or a verifier needs to know about an artifact folder.
+
+    `graphs` names the file of each loop count where a folder holds several static ones; `loops` is then the one that
+    stock clients find. `portable` graphs hold standard operators only.
+    """
 
     format: Literal[1] = 1
     artifact: str
@@ -149,6 +178,8 @@ class Manifest(_Part):
     max_loops: int = Field(ge=1)
     trained_loops: int = Field(ge=1)
     loop_form: LoopForm
+    graphs: dict[str, str] = {}
+    portable: bool = False
     compute: Compute
     promise: str
     geometry: Geometry
@@ -162,6 +193,7 @@ class Manifest(_Part):
     lowering: Verdict
     compression: Verdict
     reference: ReferenceEntry | None
+    delegation: dict[str, Delegation] = {}
     verified_by: str
     memory_bytes: int = Field(ge=0)
     minimum_runtime: dict[str, str]

@@ -2,7 +2,7 @@
 
     write_stages(quantized, folder)    # model_prelude.onnx, model_recur.onnx, model_coda.onnx: the host runs the loop
     write_scan(quantized, folder)      # model.onnx: the loop is a Scan (onnx_scan.py)
-    write_static(quantized, folder, 4) # model.onnx: the loop is unrolled, for stock clients (onnx_static.py)
+    write_static(quantized, folder, {4: "model.onnx"})  # the loop is unrolled, for stock clients (onnx_static.py)
 
 All hold one set of weights, whatever the loop count. Caches are inputs and outputs that may share memory.
 """
@@ -27,6 +27,7 @@ from quantize.apply import QuantizedModel
 from .onnx_clients import write_client_files
 from .onnx_graph import ACCURACY_LEVELS, CACHE_STAGES, WEIGHTS, declare, save
 from .onnx_lowering import StageLowering
+from .onnx_portable import COLUMNS, PortableLowering
 from .onnx_scan import write_scan
 from .onnx_static import write_static
 from .onnx_weights import WeightFile
@@ -37,8 +38,13 @@ ADAPTER = "transformer.adapter."
 def write(quantized: QuantizedModel, folder: Path, options: WriteOptions) -> None:
     """Write the graphs of `options.loop_form` and the weights file."""
     if options.loop_form == "unrolled":
-        write_static(quantized, folder, int(options.loops), options.compute, kv_scales=options.kv_scales)
-        write_client_files(quantized.model.config, folder, int(options.loops), options.context)
+        graphs = options.graphs or {int(options.loops): "model.onnx"}
+        write_static(
+            quantized, folder, graphs, options.compute, options.last_logits, options.kv_scales, options.portable
+        )
+        write_client_files(quantized.model.config, folder, options)
+    elif options.portable:
+        write_stages(quantized, folder, options.compute, options.kv_scales, PortableLowering)
     else:
         writer = {"stages": write_stages, "scan": write_scan}[options.loop_form]
         writer(quantized, folder, options.compute, options.kv_scales)
@@ -63,7 +69,10 @@ def signatures(folder: Path) -> dict[str, Signature]:
 
 
 def read_injection(folder: Path) -> StoredInjection | None:
-    """Decay, dt and B by the nodes that consume them: decay scales the state, B multiplies, dt scales its product."""
+    """Decay, dt and B by the nodes that consume them: decay scales the state, B multiplies, dt scales its product.
+
+    Raises `InputError` if another operator does, or if two graphs of the folder consume different ones.
+    """
     found: dict[str, np.ndarray] = {}
     for path in sorted(folder.glob("model*.onnx")):
         graph = _graph(path)
@@ -71,13 +80,17 @@ def read_injection(folder: Path) -> StoredInjection | None:
         bodies = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
         for node in [*graph.node, *(node for body in bodies for node in body.node)]:
             for name in node.input:
-                role = name.removeprefix(ADAPTER)
-                if role in ("decay", "dt", "B") and name != role:
-                    if node.op_type != {"B": "FusedMatMul"}.get(role, "Mul"):
+                role = name.removeprefix(ADAPTER).removesuffix(COLUMNS)
+                if role in ("decay", "dt", "B") and name.startswith(ADAPTER):
+                    portable = name.endswith(COLUMNS)
+                    if node.op_type != {"B": "MatMul" if portable else "FusedMatMul"}.get(role, "Mul"):
                         raise InputError(
                             f"{path}: {name} is consumed by {node.op_type}; the artifact is not one of ours"
                         )
-                    found[role] = numpy_helper.to_array(stored[name], base_dir=str(folder))
+                    array = numpy_helper.to_array(stored[name], base_dir=str(folder))
+                    held = array.T if portable else array
+                    if not np.array_equal(found.setdefault(role, held), held):
+                        raise InputError(f"{path}: {name} is not what another graph of {folder} consumes")
     if set(found) != {"decay", "dt", "B"}:
         return None
     return StoredInjection(*(torch.from_numpy(found[role].copy()) for role in ("decay", "dt", "B")))
@@ -91,7 +104,11 @@ def _graph(path: Path) -> onnx.GraphProto:
 
 
 def write_stages(
-    quantized: QuantizedModel, folder: Path, compute: str = "fp32", kv_scales: CacheScales | None = None
+    quantized: QuantizedModel,
+    folder: Path,
+    compute: str = "fp32",
+    kv_scales: CacheScales | None = None,
+    lowering: type[StageLowering] = StageLowering,
 ) -> list[str]:
     """Write three graphs and the weights file into `folder`; returns the file names."""
     weights = WeightFile(folder / WEIGHTS)
@@ -100,12 +117,12 @@ def write_stages(
         initializers: dict[str, TensorProto] = {}
         scales = kv_scales[CACHE_STAGES[name]] if kv_scales is not None else None
         level = ACCURACY_LEVELS[compute]
-        nodes = StageLowering(stage, quantized, weights, initializers, level, kv_scales=scales).run()
+        nodes = lowering(stage, quantized, weights, initializers, level, kv_scales=scales).run()
         inputs, outputs = (
             [declare(quantized.model, name, value, int8_cache=scales is not None) for value in values]
             for values in (stage.inputs, stage.outputs)
         )
         graph = helper.make_graph(nodes, name, inputs, outputs, initializer=list(initializers.values()))
-        names.append(save(graph, folder / f"model_{name}.onnx"))
+        names.append(save(graph, folder / f"model_{name}.onnx", contrib=lowering is StageLowering))
     weights.close()
     return [*names, WEIGHTS]

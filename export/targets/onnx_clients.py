@@ -1,7 +1,9 @@
 """Files that stock clients look for beside a static ONNX artifact.
 
 `genai_config.json` and `tokenizer_config.json` let onnxruntime-genai load the folder, `config.json` Optimum's
-`ORTModelForCausalLM`. Both take the unrolled loop for an ordinary decoder: a layer for each (loop, layer) pair.
+`ORTModelForCausalLM`. Both take the unrolled loop for an ordinary decoder: a layer for each (loop, layer) pair. They
+describe `model.onnx`; where a folder holds graphs of other loop counts, `genai_overlay_T2.json` and so on change what
+differs (`og.Config(folder).overlay(text)`), and Optimum takes the graph's file name and number of layers as arguments.
 """
 
 from __future__ import annotations
@@ -10,19 +12,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from export.target import WriteOptions
 from parcae_mobile.config import ParcaeConfig
 from parcae_mobile.tokenizer import TextTokenizer
 
 
-def write_client_files(config: ParcaeConfig, folder: Path, loops: int, context: int) -> list[str]:
+def write_client_files(config: ParcaeConfig, folder: Path, options: WriteOptions) -> list[str]:
     """Write the files; returns their names, none where layers differ in their cache shapes (clients take one shape)."""
     heads = config.recurrent_num_attention_heads
     if (heads, config.recurrent_embedding_dimension // heads) != (config.num_key_value_heads, config.head_size):
         return []
     tokenizer = TextTokenizer.load(folder)
     bos, eos = (tokenizer.bos, tokenizer.eos) if tokenizer is not None else (0, 0)
+    loops, context = int(options.loops), options.context
     files = {
-        "genai_config.json": genai_config(config, loops, context, bos, eos),
+        "genai_config.json": genai_config(config, loops, context, bos, eos, options.portable),
         "config.json": optimum_config(config, loops, context, bos, eos),
     }
     if tokenizer is not None:
@@ -32,13 +36,22 @@ def write_client_files(config: ParcaeConfig, folder: Path, loops: int, context: 
             "bos_token": tokenizer.token(bos),
             "eos_token": tokenizer.token(eos),
         }
+    for count, name in options.graphs.items():
+        if count != loops:
+            decoder = {"filename": name, "num_hidden_layers": config.layers(count)}
+            files[f"genai_overlay_T{count}.json"] = {"model": {"decoder": decoder}}
     for name, values in files.items():
         (folder / name).write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return list(files)
 
 
-def genai_config(config: ParcaeConfig, loops: int, context: int, bos: int, eos: int) -> dict[str, Any]:
-    """What onnxruntime-genai 0.18 needs to run `model.onnx`; it knows no type named parcae, and `llama` fits."""
+def genai_config(
+    config: ParcaeConfig, loops: int, context: int, bos: int, eos: int, growing: bool = False
+) -> dict[str, Any]:
+    """What onnxruntime-genai 0.18 needs to run `model.onnx`; it knows no type named parcae, and `llama` fits.
+
+    `growing` caches get longer at each step; others are updated in place.
+    """
     return {
         "model": {
             "type": "llama",
@@ -73,7 +86,7 @@ def genai_config(config: ParcaeConfig, loops: int, context: int, bos: int, eos: 
             "max_length": context,
             "min_length": 0,
             "num_beams": 1,
-            "past_present_share_buffer": True,
+            "past_present_share_buffer": not growing,
         },
     }
 

@@ -47,9 +47,9 @@ def rename(info: ValueInfoProto, name: str) -> ValueInfoProto:
     return info
 
 
-def save(graph: onnx.GraphProto, path: Path) -> str:
-    """Write a graph; equal graphs give equal bytes. Returns the file's name."""
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MS, 1)]
+def save(graph: onnx.GraphProto, path: Path, contrib: bool = True) -> str:
+    """Write a graph, with or without contrib operators; equal graphs give equal bytes. Returns the file's name."""
+    opsets = [helper.make_opsetid("", OPSET), *([helper.make_opsetid(MS, 1)] if contrib else [])]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="parcae-mobile")
     path.write_bytes(model.SerializeToString(deterministic=True))
     return path.name

@@ -1,6 +1,7 @@
 """The static ONNX form: the loop unrolled for clients that know nothing of loops (onnxruntime-genai, Optimum).
 
-    write_static(quantized, folder, loops=4, compute="int8")  # model.onnx beside weights.data
+    write_static(quantized, folder, {4: "model.onnx"}, compute="int8")                    # beside weights.data
+    write_static(quantized, folder, {2: "model_T2.onnx", 8: "model.onnx"})                # one weights.data for both
 
 The recurrent block's nodes are repeated, its initializers are not: graphs of any loop count refer to byte-identical
 weights. Inputs are `input_ids`, `attention_mask` and `past_key_values.{i}.key|value` for each (loop, layer) pair in the
@@ -9,10 +10,11 @@ order in which a token passes them; outputs are `logits` and `present.{i}.key|va
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from onnx import NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from export.stages import Stage, trace_stages
 from parcae_mobile.kv_cache import CacheScales
@@ -20,73 +22,95 @@ from quantize.apply import QuantizedModel
 
 from .onnx_graph import ACCURACY_LEVELS, CACHE_STAGES, WEIGHTS, declare, rename, save
 from .onnx_lowering import StageLowering
+from .onnx_portable import PortableLowering
 from .onnx_weights import WeightFile
 
 
 def write_static(
     quantized: QuantizedModel,
     folder: Path,
-    loops: int,
+    graphs: Mapping[int, str],
     compute: str = "fp32",
     last_logits: bool = False,
     kv_scales: CacheScales | None = None,
+    portable: bool = False,
 ) -> list[str]:
-    """Write `model.onnx` and the weights file; returns the file names.
+    """Write a graph for each loop count under its file name, and the weights file; returns the file names.
 
-    With `last_logits` the graph gives (1, 1, vocabulary) logits of the last position instead of all.
+    With `last_logits` the graphs give (1, 1, vocabulary) logits of the last position instead of all. `portable` graphs
+    hold standard operators only; their presents are their pasts with the chunk appended.
     """
-    stages = trace_stages(quantized.model)
-    weights = WeightFile(folder / WEIGHTS)
-    initializers: dict[str, TensorProto] = {}
-    level = ACCURACY_LEVELS[compute]
-    config = quantized.model.config
-    prelude, recurrent = config.n_layers_in_prelude, config.n_layers_in_recurrent_block
+    composer = _Composer(quantized, WeightFile(folder / WEIGHTS), ACCURACY_LEVELS[compute], kv_scales, portable)
+    for loops, name in graphs.items():
+        save(composer.graph(loops, last_logits), folder / name, contrib=not portable)
+    composer.weights.close()
+    return [*graphs.values(), WEIGHTS]
 
-    def lower(name: str, prefix: str, first_layer: int, names: dict[str, str]) -> list[NodeProto]:
-        numbered = {value: _numbered(value, first_layer) for value in (*stages[name].inputs, *stages[name].outputs)}
-        given = {value: target for value, target in numbered.items() if target != value} | names
-        scales = kv_scales[CACHE_STAGES[name]] if kv_scales is not None else None
-        return StageLowering(stages[name], quantized, weights, initializers, level, prefix, given, scales).run()
 
-    nodes = lower("prelude", "prelude/", 0, {})
-    coda_names = {"state": f"state.{loops}"} | ({} if last_logits else {"positions": ""})
-    for loop in range(loops):
-        state = {"state": f"state.{loop}", "next_state": f"state.{loop + 1}"}
-        nodes += lower("recur", f"loop{loop}/", prelude + loop * recurrent, state)
-    nodes += lower("coda", "coda/", prelude + loops * recurrent, coda_names)
-    weights.close()
+class _Composer:
+    """Unrolled graphs of one model over one weights file."""
 
-    def kv(stage: Stage, prefix: str) -> list[str]:
-        return [value for value in (*stage.inputs, *stage.outputs) if value.startswith(prefix)]
+    def __init__(
+        self,
+        quantized: QuantizedModel,
+        weights: WeightFile,
+        level: int,
+        kv_scales: CacheScales | None,
+        portable: bool,
+    ) -> None:
+        self.quantized, self.weights, self.level = quantized, weights, level
+        self.kv_scales, self.portable = kv_scales, portable
+        self.stages = trace_stages(quantized.model)
 
-    placed = [("prelude", 0), *(("recur", prelude + loop * recurrent) for loop in range(loops))]
-    placed.append(("coda", prelude + loops * recurrent))
-    int8 = kv_scales is not None
+    def graph(self, loops: int, last_logits: bool) -> GraphProto:
+        """The graph of one loop count."""
+        model, config = self.quantized.model, self.quantized.model.config
+        prelude, recurrent = config.n_layers_in_prelude, config.n_layers_in_recurrent_block
+        initializers: dict[str, TensorProto] = {}
+        nodes = self._lower(initializers, "prelude", "prelude/", 0, {})
+        for loop in range(loops):
+            state = {"state": f"state.{loop}", "next_state": f"state.{loop + 1}"}
+            nodes += self._lower(initializers, "recur", f"loop{loop}/", prelude + loop * recurrent, state)
+        coda = {"state": f"state.{loops}"} | ({} if last_logits else {"positions": ""})
+        nodes += self._lower(initializers, "coda", "coda/", prelude + loops * recurrent, coda)
+        placed = [("prelude", 0), *(("recur", prelude + loop * recurrent) for loop in range(loops))]
+        placed.append(("coda", prelude + loops * recurrent))
 
-    def declared(prefix: str, length: str) -> list[ValueInfoProto]:
-        return [
-            rename(declare(quantized.model, name, value, length, int8_cache=int8), _numbered(value, first))
-            for name, first in placed
-            for value in kv(stages[name], prefix)
+        def declared(prefix: str, length: str) -> list[ValueInfoProto]:
+            int8 = self.kv_scales is not None
+            return [
+                rename(declare(model, name, value, length, int8_cache=int8), _numbered(value, first))
+                for name, first in placed
+                for value in _caches(self.stages[name], prefix)
+            ]
+
+        int64, float32 = TensorProto.INT64, TensorProto.FLOAT
+        inputs = [
+            helper.make_tensor_value_info("input_ids", int64, [1, "sequence"]),
+            helper.make_tensor_value_info("attention_mask", int64, [1, "total"]),
+            *declared("past.", "past"),
         ]
+        rows: int | str = 1 if last_logits else "sequence"
+        logits = helper.make_tensor_value_info("logits", float32, [1, rows, config.padded_vocab_size])
+        leading = _leading_nodes(initializers, self.weights, config.recurrent_embedding_dimension, last_logits)
+        outputs = [logits, *declared("present.", "total" if self.portable else "present")]
+        return helper.make_graph([*leading, *nodes], "parcae", inputs, outputs, list(initializers.values()))
 
-    int64, float32 = TensorProto.INT64, TensorProto.FLOAT
-    inputs = [
-        helper.make_tensor_value_info("input_ids", int64, [1, "sequence"]),
-        helper.make_tensor_value_info("attention_mask", int64, [1, "total"]),
-        *declared("past.", "past"),
-    ]
-    rows: int | str = 1 if last_logits else "sequence"
-    logits = helper.make_tensor_value_info("logits", float32, [1, rows, config.padded_vocab_size])
-    leading = _leading_nodes(initializers, weights, config.recurrent_embedding_dimension, last_logits)
-    graph = helper.make_graph(
-        [*leading, *nodes],
-        "parcae",
-        inputs,
-        [logits, *declared("present.", "present")],
-        initializer=list(initializers.values()),
-    )
-    return [save(graph, folder / "model.onnx"), WEIGHTS]
+    def _lower(
+        self, initializers: dict[str, TensorProto], name: str, prefix: str, first_layer: int, names: dict[str, str]
+    ) -> list[NodeProto]:
+        stage = self.stages[name]
+        numbered = {value: _numbered(value, first_layer) for value in (*stage.inputs, *stage.outputs)}
+        given = {value: target for value, target in numbered.items() if target != value} | names
+        scales = self.kv_scales[CACHE_STAGES[name]] if self.kv_scales is not None else None
+        common = (stage, self.quantized, self.weights, initializers, self.level, prefix, given, scales)
+        if not self.portable:
+            return StageLowering(*common).run()
+        return PortableLowering(*common, growing=True, private=prefix if name == "recur" else "").run()
+
+
+def _caches(stage: Stage, prefix: str) -> list[str]:
+    return [value for value in (*stage.inputs, *stage.outputs) if value.startswith(prefix)]
 
 
 def _leading_nodes(

@@ -13,6 +13,7 @@ import torch
 
 from export.hosts.base import CacheGeometry
 from export.hosts.onnx_host import OnnxHost
+from export.target import WriteOptions
 from export.targets.onnx_clients import genai_config, optimum_config, write_client_files
 from export.targets.onnx_static import write_static
 from parcae_mobile import Parcae, ParcaeConfig
@@ -20,6 +21,10 @@ from parcae_mobile.parity import greedy
 from quantize import QuantizedModel
 
 PROMPT, NEW = 8, 24
+
+
+def options(loops: int, context: int, **more: Any) -> WriteOptions:
+    return WriteOptions("unrolled", loops, loops, context, "fp32", **more)
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +44,8 @@ def static_folder(
     def write(loops: int, preset: str = "fp32") -> Path:
         if (loops, preset) not in made:
             folder = tmp_path_factory.mktemp(f"static-T{loops}-{preset}")
-            write_static(quantized(mini_model, preset), folder, loops)
-            write_client_files(mini_model.config, folder, loops, mini_model.config.context)
+            write_static(quantized(mini_model, preset), folder, {loops: "model.onnx"})
+            write_client_files(mini_model.config, folder, options(loops, mini_model.config.context))
             made[loops, preset] = folder
         return made[loops, preset]
 
@@ -72,7 +77,7 @@ def test_graphs_of_all_loop_counts_share_byte_identical_weights(static_folder: A
 def test_last_logits_are_the_last_row(
     quantized: Any, mini_model: Parcae, mini_ids: torch.Tensor, tmp_path: Path
 ) -> None:
-    write_static(quantized(mini_model, "fp32"), tmp_path, 2, last_logits=True)
+    write_static(quantized(mini_model, "fp32"), tmp_path, {2: "model.onnx"}, last_logits=True)
     host = OnnxHost(tmp_path, "unrolled", CacheGeometry.of(mini_model.config, 2), 1)
     ids = mini_ids.flatten()[:9]
     logits = host.run(ids.tolist(), 2, positions=[8])
@@ -119,5 +124,5 @@ def test_client_files_describe_one_layer_for_each_loop_and_layer(mini_model: Par
 def test_no_client_files_where_layers_differ_in_their_caches(small: Callable[..., Parcae], tmp_path: Path) -> None:
     config: ParcaeConfig = small(num_key_value_heads=1).config
     assert config.num_key_value_heads != config.recurrent_num_attention_heads
-    assert write_client_files(config, tmp_path, 2, 64) == []
+    assert write_client_files(config, tmp_path, options(2, 64)) == []
     assert list(tmp_path.iterdir()) == []
