@@ -10,7 +10,7 @@ import typer
 
 from parcae_mobile.errors import UsageError
 
-from .cli_common import Json, Threads, app, err, out, print_json, set_threads
+from .cli_common import Json, Threads, app, err, out, print_json, progress_line, set_threads
 
 
 @app.command()
@@ -86,7 +86,7 @@ def generate(
     tokens: Annotated[int, typer.Option(help="Most tokens to generate.")] = 64,
     loops: Annotated[int | None, typer.Option(help="Loops at each token; default the trained count.")] = None,
     exit_threshold: Annotated[float, typer.Option(help="End a token's loop below this state change; 0 is off.")] = 0.0,
-    compare_loops: Annotated[str | None, typer.Option(help="The same prompt at several counts, e.g. 1,2,4,8.")] = None,
+    compare_loops: Annotated[str | None, typer.Option(help="The same prompt side by side, e.g. 1,2,4,8.")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_k: Annotated[int, typer.Option(help="Choose among this many tokens; 0 for all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Choose among the likeliest that hold this share.")] = 1.0,
@@ -95,47 +95,52 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Continue a text with an artifact, streaming."""
-    from .generation import Sampling, Step
+    from .generation import Sampling
+    from .report_loops import print_completions
     from .session import Session
 
     if tokens < 1:
         raise UsageError(f"--tokens {tokens}: give 1 or more")
+    if compare_loops is not None and loops is not None:
+        raise UsageError(f"--loops {loops} and --compare-loops {compare_loops}: give one of the two")
+    sampling = Sampling(temperature, top_k, top_p, seed)
     session = Session.open(artifact, threads)
-    counts = [session.loops(loops)]
-    if compare_loops is not None:
-        counts = [session.loops(int(part) if part.isdigit() else 0) for part in compare_loops.split(",")]
-    results = []
-    for count in counts:
+    counts = [session.loops(count) for count in ([loops] if compare_loops is None else loop_counts(compare_loops))]
+    warnings = session.warnings(max(counts))
+    if not as_json:
+        for warning in warnings:
+            err.print(f"warning: {warning}", markup=False, highlight=False)
+    if compare_loops is None:
+        completion = session.complete(prompt, sampling, counts[0], tokens, exit_threshold)
         if not as_json:
-            for warning in session.warnings(count):
-                err.print(f"warning: {warning}")
             out.print(prompt, end="", style="bold", markup=False, highlight=False)
-        sampling = Sampling(temperature, top_k, top_p, seed)
-        pieces: list[str] = []
-        steps: list[Step] = []
-        for piece in session.stream(prompt, sampling, count, tokens, exit_threshold, steps):
-            pieces.append(piece)
+        for piece in completion:
             if not as_json:
                 sys.stdout.write(piece)
                 sys.stdout.flush()
-        decode = [step.seconds for step in steps[1:]]
-        speed = len(decode) / sum(decode) if decode else 0.0
-        used = [step.loops for step in steps]
-        mean = sum(used) / len(used)
-        results.append(
-            {
-                "text": "".join(pieces),
-                "tokens": [step.token for step in steps],
-                "loops": count,
-                "loops_by_token": used,
-                "first_token_seconds": steps[0].seconds,
-                "tokens_per_second": speed,
-            }
-        )
-        if not as_json:
+        if as_json:
+            print_json(completion.to_dict() | {"warnings": warnings})
+        else:
             sys.stdout.write("\n")
-            first = f"first after {steps[0].seconds * 1e3:.0f} ms, then {speed:.0f} tokens/s"
-            loops_text = f"T={count}" if mean == count else f"T={count}, {mean:.2f} loops on average"
-            out.print(f"[{len(steps)} tokens at {loops_text}: {first}]", style="dim", markup=False)
+            out.print(f"[{completion.summary}]", style="dim", markup=False)
+        return
+    results = []
+    with progress_line(as_json) as progress:
+        for count in counts:
+            progress(f"T={count}")
+            completion = session.complete(prompt, sampling, count, tokens, exit_threshold)
+            for _ in completion:
+                pass
+            results.append(completion)
     if as_json:
-        print_json(results[0] if compare_loops is None else {"by_loops": results})
+        print_json({"by_loops": [result.to_dict() for result in results], "warnings": warnings})
+    else:
+        print_completions(out, prompt, results)
+
+
+def loop_counts(text: str) -> list[int]:
+    """`1,2,4,8` as numbers. Raises `UsageError`."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise UsageError(f"--compare-loops {text}: give loop counts with commas between them, such as 1,2,4,8")
+    return list(dict.fromkeys(int(part) for part in parts))

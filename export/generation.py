@@ -70,7 +70,7 @@ def generate(
     stop: frozenset[int] = frozenset(),
     exit_threshold: float = 0.0,
 ) -> Iterator[Step]:
-    """Yield up to `tokens` tokens; ends after a stop token. Raises `PromptTooLongError` before any work.
+    """Up to `tokens` tokens; ends after a stop token. Raises `UsageError` and `PromptTooLongError` before any work.
 
     With an `exit_threshold` a token's loop ends once its state changes by less than that share; the prompt takes all.
     """
@@ -83,6 +83,18 @@ def generate(
             f"{len(prompt)} prompt tokens + {tokens} new ones do not fit the context of {host.geometry.context}; "
             "shorten the prompt or lower --tokens"
         )
+    return _steps(host, prompt, sampling, loops, tokens, stop, exit_threshold)
+
+
+def _steps(
+    host: Host,
+    prompt: list[int],
+    sampling: Sampling,
+    loops: int,
+    tokens: int,
+    stop: frozenset[int],
+    exit_threshold: float,
+) -> Iterator[Step]:
     random = np.random.default_rng(sampling.seed)
     started = time.perf_counter()
     logits, used = prefill(host, prompt, loops), loops

@@ -286,12 +286,12 @@ def test_a_sampling_of_temperature_zero_is_greedy_whatever_else_it_says() -> Non
 @pytest.mark.parametrize("form", ["stages", "scan"])
 def test_two_processes_and_two_folders_give_identical_bytes(mini: Path, text: Path, tmp_path: Path, form: str) -> None:
     made = []
-    verify = [] if form == "stages" else ["--no-verify"]
+    verify = ["--text", str(text)] if form == "stages" else ["--no-verify"]
     for number in (1, 2):
         out = tmp_path / f"folder-{number}"
         environment = {**os.environ, "PYTHONHASHSEED": str(number), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "export.cli", "--model", str(mini), "--text", str(text), "--calibration"]
-        command += [str(text), "--loop-form", form, "--quant", "int4-small", "--algorithm", "gptq", "--out", str(out)]
+        command = [sys.executable, "-m", "export.cli", "--model", str(mini), "--calibration", str(text)]
+        command += ["--loop-form", form, "--quant", "int4-small", "--algorithm", "gptq", "--out", str(out)]
         command += ["--max-loops", "2", "--threads", "1", "--kv", "full", *verify, "--json"]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
         assert done.returncode in (0, 4), done.stderr

@@ -349,6 +349,24 @@ def test_an_inspection_that_cannot_be(cli: Cli, subject: str) -> None:
     assert cli("inspect", subject).code in (2, 3)
 
 
-def test_an_unknown_option_is_a_usage_error(cli: Cli) -> None:
-    ran = cli("--lops", "3")
-    assert ran.code == 2 and "--lops" in ran.err and "Traceback" not in ran.err
+@pytest.mark.parametrize(
+    ("arguments", "words", "command"),
+    [
+        (["--lops", "3"], "--lops (Possible options: --help, --loops", "parcae-export"),
+        (["--max-loops", "many"], "--max-loops", "parcae-export"),
+        (["--out"], "--out", "parcae-export"),
+        (["publish"], "No such command 'publish'", "parcae-export"),
+        (["generate"], "Missing argument 'artifact'", "parcae-export generate"),
+        (["generate", "folder", "--tokens", "few"], "--tokens", "parcae-export generate"),
+    ],
+)
+def test_what_the_command_does_not_know_is_one_line(cli: Cli, arguments: list[str], words: str, command: str) -> None:
+    ran = cli(*arguments)
+    assert ran.code == 2 and words in ran.line and ran.out == ""
+    assert "--help" in ran.line and (command in ran.line or arguments == ["--out"])
+
+
+def test_a_file_that_nothing_would_read_is_refused(refuse: Callable[..., str], mini: Path, text: Path) -> None:
+    plain = ("--model", mini, "--no-verify")
+    assert "--no-verify compares with nothing" in refuse(2, *plain, "--reference", "golden.npz")
+    assert "--no-verify and --kv full" in refuse(2, *plain, "--kv", "full", "--text", text)
