@@ -19,13 +19,13 @@ from parcae_mobile.errors import GateError, TextError, UsageError
 from parcae_mobile.model import Parcae
 from parcae_mobile.text import TokenText
 
-from .apply import Progress, QuantizedModel, Quantizer, quantize_model, rtn
+from .apply import Progress, QuantizedModel, Quantizer, Stored, nearest_values, quantize_model
 from .distill import distill
 from .gptq import DAMPING, HessianError, quantize_gptq
 from .hessians import BYTES_AT_ONCE, collect_hessians, input_of, passes
 from .hqq import quantize_hqq
+from .palette_gptq import quantize_palette_gptq
 from .recipe import Recipe, Rule, plan
-from .tensor import QuantizedTensor
 
 ALGORITHMS = ("auto", "rtn", "hqq", "gptq")
 CALIBRATION_WINDOWS, CALIBRATION_LENGTH = 32, 256
@@ -55,8 +55,8 @@ def quantize_with(
     """
     chosen = resolve(algorithm, calibration is not None)
     if chosen != "gptq":
-        quantized = quantize_model(model, recipe, hqq if chosen == "hqq" else rtn, progress)
-        quantized.algorithm, quantized.algorithms = chosen, dict.fromkeys(quantized.tensors, chosen)
+        quantized = quantize_model(model, recipe, hqq if chosen == "hqq" else nearest_values, progress)
+        quantized.algorithm, quantized.algorithms = chosen, dict.fromkeys(quantized.stored, chosen)
     else:
         assert calibration is not None
         quantized = _with_gptq(model, recipe, calibration, loops, progress)
@@ -90,10 +90,10 @@ def draw_windows(
     return torch.stack([text.ids[start : start + length] for start in starts.tolist()])
 
 
-def hqq(name: str, weight: Tensor, rule: Rule, group_size: int) -> QuantizedTensor:
-    """Half-quadratic quantization for any parameter; 8 bits gain nothing from it and are rounded."""
-    if rule.bits == 8:
-        return rtn(name, weight, rule, group_size)
+def hqq(name: str, weight: Tensor, rule: Rule, group_size: int) -> Stored:
+    """Half-quadratic quantization for any parameter; 8 bits gain nothing from it, and palettes have no scales."""
+    if rule.bits == 8 or rule.palette_rows is not None:
+        return nearest_values(name, weight, rule, group_size)
     return quantize_hqq(weight, rule.bits, group_size, rule.symmetric)
 
 
@@ -102,19 +102,24 @@ def gptq_quantizer(
 ) -> Quantizer:
     """GPTQ with given Hessians; where it cannot be, rounding, with the reason in `fallbacks`."""
 
-    def quantize(name: str, weight: Tensor, rule: Rule, group_size: int) -> QuantizedTensor:
+    def quantize(name: str, weight: Tensor, rule: Rule, group_size: int) -> Stored:
         algorithms[name] = "rtn"
         if input_of(model, name) is None:
-            return rtn(name, weight, rule, group_size)
+            return nearest_values(name, weight, rule, group_size)
         if name not in hessians:
             fallbacks[name] = "no input was seen"
-            return rtn(name, weight, rule, group_size)
+            return nearest_values(name, weight, rule, group_size)
         damping = TIED_DAMPING if name == "transformer.wte.weight" else DAMPING
+        tensor: Stored
         try:
-            tensor = quantize_gptq(weight, hessians[name], rule.bits, group_size, rule.symmetric, damping)
+            if rule.palette_rows is not None:
+                rows = rule.rows_for(name, weight.shape[0])
+                tensor = quantize_palette_gptq(weight, hessians[name], rule.bits, rows, damping)
+            else:
+                tensor = quantize_gptq(weight, hessians[name], rule.bits, group_size, rule.symmetric, damping)
         except HessianError as error:
             fallbacks[name] = str(error)
-            return rtn(name, weight, rule, group_size)
+            return nearest_values(name, weight, rule, group_size)
         algorithms[name] = "gptq"
         return tensor
 
@@ -133,7 +138,7 @@ def _with_gptq(
     chosen, parameters = plan(recipe, model), dict(model.named_parameters())
     fallbacks: dict[str, str] = {}
     algorithms: dict[str, str] = {}
-    tensors: dict[str, QuantizedTensor] = {}
+    tensors: dict[str, Stored] = {}
     looked_up = [name for name in chosen if input_of(model, name) is None]
     for group in [looked_up, *passes(model, chosen, most_bytes)]:
         hessians = {} if group is looked_up else collect_hessians(model, calibration, group, loops, progress=progress)

@@ -3,6 +3,7 @@
     quantized = quantize_model(model, load_recipe("int4"))
     logits = quantized.model(input_ids, loops=8)           # fp32 arithmetic on dequantized weights
     quantized.tensors["transformer.wte.weight"].integers   # what every target stores
+    quantized.palettes["..."].indices                      # what Core ML stores where the recipe asks for palettes
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from torch import Tensor, nn
 
 from parcae_mobile.model import Parcae
 
+from .palette import PaletteTensor, quantize_palette
 from .recipe import Recipe, RecipeError, Rule, plan, plan_halves
 from .rtn import quantize_rtn
 from .tensor import QuantizedTensor
 
-Quantizer = Callable[[str, Tensor, Rule, int], QuantizedTensor]
+Stored = QuantizedTensor | PaletteTensor
+Quantizer = Callable[[str, Tensor, Rule, int], Stored]
 Progress = Callable[[str, int, int], None]
 
 
@@ -29,7 +32,8 @@ class QuantizedModel:
     """An eager model whose quantized parameters hold dequantized values, and the tensors that they come from.
 
     `algorithms` says how each tensor was made; `fallbacks` why one was not made by the algorithm that was asked for;
-    `halves` names the unquantized matrices whose values fp16 holds exactly.
+    `halves` names the unquantized matrices whose values fp16 holds exactly. Matrices stored as palettes are in
+    `palettes` and not in `tensors`, so that a target without palettes sees them as float ones.
     """
 
     model: Parcae
@@ -40,6 +44,12 @@ class QuantizedModel:
     fallbacks: dict[str, str] = field(default_factory=dict)
     algorithms: dict[str, str] = field(default_factory=dict)
     halves: frozenset[str] = frozenset()
+    palettes: dict[str, PaletteTensor] = field(default_factory=dict)
+
+    @property
+    def stored(self) -> dict[str, Stored]:
+        """All quantized matrices."""
+        return {**self.tensors, **self.palettes}
 
 
 def quantize_model(
@@ -50,24 +60,37 @@ def quantize_model(
 ) -> QuantizedModel:
     """Quantize by the recipe; the given model is left alone, and unquantized tensors are shared with it.
 
-    `quantizer(name, weight, rule, group_size)` makes one tensor (round-to-nearest if not given);
+    `quantizer(name, weight, rule, group_size)` makes one tensor (nearest values if not given);
     `progress(name, done, total)` is called after each. Raises `RecipeError` as `plan` does.
     """
     chosen, halves = plan(recipe, model), plan_halves(recipe, model)
     tensors: dict[str, QuantizedTensor] = {}
+    palettes: dict[str, PaletteTensor] = {}
     parameters = dict(model.named_parameters())
     for number, (name, rule) in enumerate(chosen.items(), 1):
         weight = parameters[name]
         group_size = rule.groups_for(name, weight.shape[1])
-        tensors[name] = (quantizer or rtn)(name, weight, rule, group_size)
+        stored = (quantizer or nearest_values)(name, weight, rule, group_size)
+        if isinstance(stored, PaletteTensor):
+            palettes[name] = stored
+        else:
+            tensors[name] = stored
         if progress is not None:
             progress(name, number, len(chosen))
     floats = {name: in_half(name, parameters[name]) for name in halves}
-    return QuantizedModel(with_tensors(model, tensors, floats), tensors, recipe, halves=frozenset(halves))
+    changed = with_tensors(model, {**tensors, **palettes}, floats)
+    return QuantizedModel(changed, tensors, recipe, halves=frozenset(halves), palettes=palettes)
+
+
+def nearest_values(name: str, weight: Tensor, rule: Rule, group_size: int) -> Stored:
+    """Round-to-nearest for any parameter: on a grid of scales, or to a palette's values."""
+    if rule.palette_rows is not None:
+        return quantize_palette(weight, rule.bits, rule.rows_for(name, weight.shape[0]))
+    return rtn(name, weight, rule, group_size)
 
 
 def rtn(name: str, weight: Tensor, rule: Rule, group_size: int) -> QuantizedTensor:
-    """Round-to-nearest for any parameter."""
+    """Round-to-nearest integers for any parameter."""
     return quantize_rtn(weight, rule.bits, group_size, rule.symmetric)
 
 
@@ -78,9 +101,7 @@ def in_half(name: str, weight: Tensor) -> Tensor:
     return weight.half().float()
 
 
-def with_tensors(
-    model: Parcae, tensors: Mapping[str, QuantizedTensor], floats: Mapping[str, Tensor] | None = None
-) -> Parcae:
+def with_tensors(model: Parcae, tensors: Mapping[str, Stored], floats: Mapping[str, Tensor] | None = None) -> Parcae:
     """A model that shares every parameter with `model` except those in `tensors`, which hold dequantized values, and
     those in `floats`, which hold the given ones."""
     parameters = dict(model.named_parameters())

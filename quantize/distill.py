@@ -76,7 +76,9 @@ class _Student:
         self.factors = {name: torch.zeros_like(t.scales, requires_grad=True) for name, t in self.tensors.items()}
         allowed = (*POLES, *INJECTION_MATRICES) if quantized.recipe.train_injection else ()
         self.floats = {
-            name: own[name].detach() for name in own if name not in self.tensors and (name in allowed or _is_norm(name))
+            name: own[name].detach()
+            for name in own
+            if name not in quantized.stored and (name in allowed or _is_norm(name))
         }
         self.sizes = {name: values.abs().mean().clamp_min(1e-3) for name, values in self.floats.items()}
         self.offsets = {name: torch.zeros_like(values, requires_grad=True) for name, values in self.floats.items()}

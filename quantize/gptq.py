@@ -10,6 +10,7 @@ are taken again with the new ones, and integers and scales are refined in turn (
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -101,20 +102,33 @@ def _quantize_rows(
 
 def _one_pass(weight: Tensor, problem: Problem, scales: Tensor, zeros: Tensor, low: int, high: int) -> Tensor:
     """Integers (rows, columns), as floats, for given scales and zero points (rows, groups)."""
+    size = weight.shape[1] // scales.shape[1]
+    column_scales, column_zeros = scales.T.contiguous(), zeros.T.contiguous()
+
+    def round_column(index: int, column: Tensor) -> tuple[Tensor, Tensor]:
+        scale, zero = column_scales[index // size], column_zeros[index // size]
+        rounded = round_to(column, scale, zero, low, high)
+        return rounded, (rounded - zero) * scale
+
+    return feed_errors_forward(weight, problem, round_column)
+
+
+def feed_errors_forward(
+    weight: Tensor, problem: Problem, round_column: Callable[[int, Tensor], tuple[Tensor, Tensor]]
+) -> Tensor:
+    """Codes (rows, columns), as floats. `round_column(index, values)` gives a column's codes and what they stand for;
+    what is left of it goes into the columns that are still to come."""
     rows, total = weight.shape
     order, factor = problem.order, problem.factor
     columns = weight.T[order].contiguous()  # a column is a contiguous row here
-    group_of = (order // (total // scales.shape[1])).tolist()
-    column_scales, column_zeros = scales.T.contiguous(), zeros.T.contiguous()
-    integers = torch.empty(total, rows)
+    places = order.tolist()
+    codes = torch.empty(total, rows)
     for start in range(0, total, BLOCK):
         stop = min(start + BLOCK, total)
         errors = torch.empty(stop - start, rows)
         for index in range(start, stop):
-            scale, zero = column_scales[group_of[index]], column_zeros[group_of[index]]
-            rounded = round_to(columns[index], scale, zero, low, high)
-            integers[order[index]] = rounded
-            errors[index - start] = (columns[index] - (rounded - zero) * scale) / factor[index, index]
+            codes[places[index]], meant = round_column(places[index], columns[index])
+            errors[index - start] = (columns[index] - meant) / factor[index, index]
             columns[index + 1 : stop].addr_(factor[index, index + 1 : stop], errors[index - start], alpha=-1)
         columns[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
-    return integers.T.contiguous()
+    return codes.T.contiguous()

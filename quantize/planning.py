@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from .palette import palette_bytes
 from .recipe import Recipe, plan, plan_halves
 from .tensor import stored_bytes
 
@@ -57,6 +58,11 @@ def plan_table(recipe: Recipe, model: nn.Module) -> list[PlannedTensor]:
         if rule is None:
             bits = 16 if name in halves else 32
             rows.append(PlannedTensor(name, part, shape, f"fp{bits}", bits, None, None, count * bits // 8, count * 4))
+            continue
+        if rule.palette_rows is not None:
+            each = rule.rows_for(name, shape[0])
+            text, nbytes = f"palettes of 16 values, {each} rows each", palette_bytes(*shape, rule.bits, each)
+            rows.append(PlannedTensor(name, part, shape, text, rule.bits, None, None, nbytes, count * 4))
             continue
         group = rule.groups_for(name, shape[1])
         text = f"int{rule.bits}, " + ("a scale per row" if group == shape[1] else f"groups of {group}")

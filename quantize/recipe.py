@@ -6,6 +6,8 @@
     match = "transformer.wte.weight"        # shell-style pattern over the original's parameter names; first match wins
     bits = 8                                # 4 or 8 (2, 3 where a target can hold them); 16: fp16 values; 32: as it is
     group_size = 0                          # columns that share a scale; 0 = the whole row
+    # or, for Core ML alone: bits = 4 and
+    palette_rows = 16                       # rows that share a table of 16 free values; 0 = all of them
 
 A matrix that no rule matches stays float. Vectors, norms and value gates always do. `A_log` and `dt_bias` set the poles
 of the injection: a rule that touches them is an error. One that touches `B` needs `quantize_injection_matrix = true`.
@@ -28,7 +30,7 @@ from torch import nn
 
 from parcae_mobile.errors import InputError, UsageError
 
-PRESETS = ("fp32", "fp16", "int8", "int4", "int4-small")
+PRESETS = ("fp32", "fp16", "int8", "int4", "int4-small", "int4-palette")
 POLES = ("transformer.adapter.A_log", "transformer.adapter.dt_bias")
 INJECTION_MATRICES = ("transformer.adapter.B", "transformer.adapter.adapter.weight")
 
@@ -39,12 +41,13 @@ class RecipeError(InputError):
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule: the parameters that it matches and their format."""
+    """One rule: the parameters that it matches and their format; with `palette_rows`, a palette instead of scales."""
 
     match: str
     bits: int
     group_size: int = 0
     symmetric: bool = True
+    palette_rows: int | None = None
 
     def groups_for(self, name: str, columns: int) -> int:
         """Columns that share a scale; raises `RecipeError` if they do not divide `columns`."""
@@ -53,6 +56,14 @@ class Rule:
         if columns % self.group_size:
             raise RecipeError(f"{name}: group size {self.group_size} does not divide its {columns} columns")
         return self.group_size
+
+    def rows_for(self, name: str, rows: int) -> int:
+        """Rows that share a palette; raises `RecipeError` if they do not divide `rows`."""
+        if not self.palette_rows or self.palette_rows >= rows:
+            return rows
+        if rows % self.palette_rows:
+            raise RecipeError(f"{name}: {self.palette_rows} rows to a palette do not divide its {rows} rows")
+        return self.palette_rows
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,11 @@ class Recipe:
     budget: Budget
     quantize_injection_matrix: bool = False
     train_injection: bool = False
+
+    @property
+    def has_palettes(self) -> bool:
+        """Whether any rule asks for palettes, which only some targets have."""
+        return any(rule.palette_rows is not None for rule in self.rules)
 
     def rule_for(self, name: str) -> Rule | None:
         """The first rule whose pattern matches, if it quantizes; None if the parameter stays float."""
@@ -150,6 +166,7 @@ def _touched(recipe: Recipe, model: nn.Module) -> dict[str, Rule]:
         if parameter.dim() != 2 or "ve_gate" in name:
             continue
         rule.groups_for(name, parameter.shape[1])
+        rule.rows_for(name, parameter.shape[0])
         chosen[name] = rule
     return chosen
 
@@ -168,7 +185,18 @@ def _rule(values: Any, where: str) -> Rule:
     symmetric = values.get("symmetric", True)
     if not isinstance(symmetric, bool):
         raise RecipeError(f"{where}: symmetric = {symmetric!r} must be true or false")
-    return Rule(match, bits, group, symmetric)
+    return Rule(match, bits, group, symmetric, _palette_rows(values, where))
+
+
+def _palette_rows(values: Mapping[str, Any], where: str) -> int | None:
+    rows = values.get("palette_rows")
+    if rows is None:
+        return None
+    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 0:
+        raise RecipeError(f"{where}: palette_rows = {rows!r} must be a whole number, 0 for all rows")
+    if values["bits"] != 4 or "group_size" in values or "symmetric" in values:
+        raise RecipeError(f"{where}: palette_rows goes with bits = 4 and without group_size and symmetric")
+    return rows
 
 
 def _known(values: Mapping[str, Any], known: set[str], where: str) -> None:

@@ -21,6 +21,7 @@ from parcae_mobile.errors import CheckpointError, TensorShapeError, UnexpectedTe
 from parcae_mobile.model import Parcae
 
 from .apply import QuantizedModel, with_tensors
+from .palette import PaletteTensor
 from .recipe import Recipe
 from .tensor import QuantizedTensor
 
@@ -30,7 +31,7 @@ FORMAT = "parcae-mobile quantized tensors 1"
 def save_quantized(quantized: QuantizedModel, path: Path, reference: Parcae | None = None) -> None:
     """Write all tensors; with `reference` also the floats that are not its own."""
     parts: dict[str, Tensor] = {}
-    for name, tensor in quantized.tensors.items():
+    for name, tensor in quantized.stored.items():
         parts |= tensor.to_tensors(name)
     floats = {} if reference is None else changed_floats(reference, quantized)
     parts |= {f"{name}.float": values for name, values in floats.items()}
@@ -39,6 +40,7 @@ def save_quantized(quantized: QuantizedModel, path: Path, reference: Parcae | No
         "recipe": quantized.recipe.name,
         "algorithm": quantized.algorithm,
         "names": json.dumps(sorted(quantized.tensors)),
+        "palettes": json.dumps(sorted(quantized.palettes)),
         "floats": json.dumps(sorted(floats)),
         "algorithms": json.dumps(quantized.algorithms, sort_keys=True),
         "fallbacks": json.dumps(quantized.fallbacks, sort_keys=True),
@@ -62,20 +64,23 @@ def load_quantized(model: Parcae, path: Path, recipe: Recipe) -> QuantizedModel:
         if metadata["format"] != FORMAT:
             raise KeyError(metadata["format"])
         listed = {key: json.loads(metadata[key]) for key in metadata if key not in ("format", "recipe", "algorithm")}
-        names, floats = listed["names"], listed["floats"]
+        names, tables, floats = listed["names"], listed["palettes"], listed["floats"]
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: not a file of quantized tensors ({error}); write it again") from None
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     tensors = {name: QuantizedTensor.from_tensors(name, parts) for name in names}
+    palettes = {name: PaletteTensor.from_tensors(name, parts) for name in tables}
     values = {name: parts[f"{name}.float"] for name in floats}
-    for name, given in [(n, t.shape) for n, t in tensors.items()] + [(n, tuple(v.shape)) for n, v in values.items()]:
+    given_shapes = [(name, stored.shape) for name, stored in (*tensors.items(), *palettes.items())]
+    for name, given in given_shapes + [(name, tuple(value.shape)) for name, value in values.items()]:
         if name not in shapes:
             raise UnexpectedTensorError(f"{path}: the model has no {name}; the file was made for another one")
         if given != shapes[name]:
             raise TensorShapeError(f"{path}: {name} has shape {given}, the model's is {shapes[name]}")
     ordered = {name: tensors[name] for name in shapes if name in tensors}
+    ordered_palettes = {name: palettes[name] for name in shapes if name in palettes}
     return QuantizedModel(
-        with_tensors(model, ordered, values),
+        with_tensors(model, {**ordered, **ordered_palettes}, values),
         ordered,
         recipe,
         metadata["algorithm"],
@@ -83,6 +88,7 @@ def load_quantized(model: Parcae, path: Path, recipe: Recipe) -> QuantizedModel:
         listed["fallbacks"],
         listed["algorithms"],
         frozenset(listed["halves"]),
+        ordered_palettes,
     )
 
 
@@ -92,5 +98,5 @@ def changed_floats(reference: Parcae, quantized: QuantizedModel) -> dict[str, Te
     return {
         name: parameter.detach()
         for name, parameter in quantized.model.named_parameters()
-        if name not in quantized.tensors and parameter is not own[name] and not torch.equal(parameter, own[name])
+        if name not in quantized.stored and parameter is not own[name] and not torch.equal(parameter, own[name])
     }

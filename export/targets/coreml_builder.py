@@ -22,6 +22,7 @@ from torch import Tensor
 from export.targets.coreml_noise import quiet
 from parcae_mobile.errors import ToolMissingError
 from quantize.apply import QuantizedModel
+from quantize.palette import PaletteTensor
 from quantize.tensor import QuantizedTensor
 
 with quiet():
@@ -32,7 +33,7 @@ with quiet():
 Var = Any  # coremltools' type of a value in a program
 TARGET = ct.target.iOS18
 FLOATS = {"fp16": np.float16, "fp32": np.float32}
-INT4, INT8 = types.nptype_from_builtin(types.int4), np.int8
+INT4, INT8, UINT4 = types.nptype_from_builtin(types.int4), np.int8, types.nptype_from_builtin(types.uint4)
 EMBEDDINGS, HEAD = "transformer.wte.weight", "lm_head.weight"
 
 
@@ -152,14 +153,18 @@ class MilWriter:
         return self.constant(name + suffix, kept)
 
     def matrix(self, name: str, tensor: Tensor) -> Var:
-        """A matrix of the model as constant in the compute type: our integers and scales where it is quantized."""
+        """A matrix of the model as constant in the compute type: our integers and scales, or indices and palettes,
+        where it is quantized."""
         name = EMBEDDINGS if name == HEAD and self.quantized.model.config.tie_embeddings else name
-        stored = self.quantized.tensors.get(name)
+        stored = self.quantized.stored.get(name)
         if stored is None:
             return self.parameter(name, tensor)
         label = identifier(name)
         if label not in self._constants:
-            self._constants[label] = self._blockwise(label, stored)
+            if isinstance(stored, PaletteTensor):
+                self._constants[label] = self._palette(label, stored)
+            else:
+                self._constants[label] = self._blockwise(label, stored)
         return self._constants[label]
 
     def _blockwise(self, label: str, tensor: QuantizedTensor) -> Var:
@@ -174,6 +179,14 @@ class MilWriter:
         var = mb.constexpr_blockwise_shift_scale(**parts, name=label)
         for part in parts:
             var.op.inputs[part].op.weight_id = f"{label}.{part}.{self.compute if part == 'scale' else tensor.bits}"
+        return var
+
+    def _palette(self, label: str, tensor: PaletteTensor) -> Var:
+        """Indices (rows, columns) into tables (palettes, 1, values, 1) that serve equal shares of the rows."""
+        tables = tensor.values.numpy().astype(FLOATS[self.compute])[:, None, :, None]
+        var = mb.constexpr_lut_to_dense(indices=tensor.indices.numpy().astype(UINT4), lut=tables, name=label)
+        var.op.inputs["indices"].op.weight_id = f"{label}.indices"
+        var.op.inputs["lut"].op.weight_id = f"{label}.lut.{self.compute}"
         return var
 
 

@@ -14,8 +14,8 @@ from parcae_mobile.config import released_config
 from parcae_mobile.model import Parcae
 from parcae_mobile.parity import Distance, state_changes
 
-from ..algorithms import gptq_quantizer, hqq, quantize_with, rtn
-from ..apply import Quantizer, with_tensors
+from ..algorithms import gptq_quantizer, hqq, quantize_with
+from ..apply import Quantizer, Stored, rtn, with_tensors
 from ..comparison import RecipePoint, compare_recipes, plot_recipes, sensitivity
 from ..compression import HeldOut
 from ..distill import distill
@@ -25,13 +25,14 @@ from ..hessians import collect_hessians
 from ..planning import plan_table, total_bytes
 from ..recipe import Rule, load_recipe, plan
 from ..rtn import SHRINKS
-from ..tensor import QuantizedTensor, integer_range
+from ..tensor import integer_range
 from .bench import LENGTH, LOOPS, Bench, asymmetric, injection_kept, spread
 from .markdown import table
 
 DRAWS = (0, 1, 2)
 DISTILL_STEPS, DISTILL_WINDOWS = 100, 256
-PAIRS = (("rtn", ("fp16", "int8", "int4", "int4-small")), ("gptq", ("int8", "int4", "int4-small")))
+INTEGERS = ("int8", "int4", "int4-palette", "int4-small")
+PAIRS = (("rtn", ("fp16", *INTEGERS)), ("gptq", INTEGERS))
 
 
 def recipe_points(bench: Bench) -> list[RecipePoint]:
@@ -100,7 +101,7 @@ def tied(bench: Bench) -> str:
 def _with_table(others: Quantizer, hessians: dict[str, Tensor], damping: float | None) -> Quantizer:
     """`others`, but for the tied table rounding (None) or GPTQ with a damping."""
 
-    def quantize(name: str, weight: Tensor, rule: Rule, group_size: int) -> QuantizedTensor:
+    def quantize(name: str, weight: Tensor, rule: Rule, group_size: int) -> Stored:
         if name != "transformer.wte.weight":
             return others(name, weight, rule, group_size)
         if damping is None:

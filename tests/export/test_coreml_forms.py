@@ -21,6 +21,7 @@ from export.targets import coreml, coreml_lowering
 from parcae_mobile import KVCache, Parcae, load_model
 from parcae_mobile.errors import ToolMissingError, UsageError
 from quantize import QuantizedModel, quantize_with
+from quantize.palette import PaletteTensor
 from quantize.recipe import parse_recipe
 
 FORMS = ("unrolled", "stages", "while")
@@ -78,22 +79,31 @@ def test_logits_are_the_eager_models_in_one_piece_and_token_by_token(
 def test_fp16_is_near_and_integers_are_those_of_the_quantized_model(
     mini_model: Parcae, quantized: Quantize, write: Write, mini_ids: torch.Tensor, form: str
 ) -> None:
-    for preset in ("int4", "int8"):
+    for preset in ("int4", "int8", "int4-palette"):
         model = quantized(mini_model, preset)
         host = write(model, form, "fp16")
         logits = run(host, mini_ids, 3, [30, 10])
-        torch.testing.assert_close(logits, eager(model.model, mini_ids, 3, [30, 10], dtype=HALF), atol=2e-2, rtol=2e-2)
+        expected = eager(model.model, mini_ids, 3, [30, 10], dtype=HALF)
+        torch.testing.assert_close(logits, expected, atol=2e-2, rtol=2e-2)
         program = MilProgram.open(host.folder / PACKAGE)
-        seen = set()
+        names, seen = {coreml_name(name): name for name in model.stored}, set()
         for function in program.functions:
             for operation in program.constants(function):
-                if operation.type == "constexpr_blockwise_shift_scale":
-                    (name,) = (n for n in model.tensors if coreml_name(n) == operation.name)
-                    tensor = model.tensors[name]
-                    assert torch.equal(program.stored(operation, "data").to(torch.int8), tensor.integers)
-                    assert torch.equal(program.stored(operation, "scale").float(), tensor.scales)
-                    seen.add(name)
-        assert set(model.tensors) - seen == {"value_embeds.0.weight"}  # a table that no layer reads
+                if not operation.type.startswith("constexpr"):
+                    continue
+                name = names[operation.name]
+                stored = model.stored[name]
+                if isinstance(stored, PaletteTensor):
+                    assert operation.type == "constexpr_lut_to_dense"
+                    assert torch.equal(program.stored(operation, "indices"), stored.indices)
+                    assert torch.equal(program.stored(operation, "lut")[:, 0, :, 0].float(), stored.values)
+                else:
+                    assert operation.type == "constexpr_blockwise_shift_scale"
+                    assert torch.equal(program.stored(operation, "data").to(torch.int8), stored.integers)
+                    assert torch.equal(program.stored(operation, "scale").float(), stored.scales)
+                assert torch.equal(program.constant(operation.name, function).float(), stored.dequantize())
+                seen.add(name)
+        assert set(model.stored) - seen == {"value_embeds.0.weight"}  # a table that no layer reads
 
 
 def coreml_name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import struct
@@ -83,7 +84,7 @@ def judge(
 
 @pytest.mark.parametrize("form", ["unrolled", "stages", "while"])
 def test_packages_pass_in_both_types(artifacts: Artifacts, texts: torch.Tensor, form: str) -> None:
-    for preset, compute in (("fp32", "fp32"), ("int4", "fp16")):
+    for preset, compute in (("fp32", "fp32"), ("int4" if form == "while" else "int4-palette", "fp16")):
         folder, quantized = artifacts(form, preset, compute)
         verdict = judge(opened(folder, form, quantized.model), quantized, texts, compute)
         assert verdict.passed, verdict.failures
@@ -233,7 +234,7 @@ def test_a_model_that_overflows_fp16_is_refused_and_the_reason_named(
         coreml.write(wide, tmp_path / compute, WriteOptions(form, loops, most, 40, compute, "full", compute))
         verdicts[compute] = judge(opened(tmp_path / compute, form, wide.model), wide, ids, compute)
     assert not verdicts["fp16"].passed
-    line = r"T=2: cast 'recur_\w*cast_\d+' of function \w+ gives inf, too near fp16's end at 65504"
+    line = r"T=2: cast '\w*cast_\d+' of function \w+ gives inf, too near fp16's end at 65504"
     assert re.fullmatch(line + "; export with --compute fp32", verdicts["fp16"].failures[0]), verdicts["fp16"].failures
     assert verdicts["fp16"].to_verdict().by_loops[str(LOOPS)]["largest_fp16"] == float("inf")
     assert not any("fp16's end" in line for line in verdicts["fp32"].failures)  # the remedy is one
@@ -294,21 +295,9 @@ def test_damage_ends_in_an_error_that_names_it(artifacts: Artifacts, tmp_path: P
 def test_the_command_exports_verifies_and_finds_an_altered_byte(
     cli: Callable[..., Any], mini: Path, text: Path, tmp_path: Path
 ) -> None:
-    arguments = ("--model", mini, "--text", text, "--calibration", text, "--quant", "fp32")
-    ran = cli(
-        *arguments,
-        "--target",
-        "coreml",
-        "--loops",
-        2,
-        "--compute",
-        "fp32",
-        "--context",
-        70,
-        "--out",
-        tmp_path,
-        "--json",
-    )
+    made = ("--target", "coreml", "--loops", 2, "--quant", "fp32", "--compute", "fp32", "--kv", "full")
+    read = ("--model", mini, "--text", text, "--calibration", text)
+    ran = cli(*read, *made, "--context", 70, "--out", tmp_path, "--json")
     assert ran.code == 0, ran.err
     (artifact,) = ran.json["artifacts"]
     assert artifact["verified_by"] in ("mil-interpreter", "coreml") and artifact["compute"] == "fp32"
@@ -323,3 +312,21 @@ def test_the_command_exports_verifies_and_finds_an_altered_byte(
     (folder / WEIGHTS).write_bytes(content)
     with pytest.raises(ChecksumError, match="weight.bin"):
         verify_artifact(folder)
+
+
+def test_palettes_are_for_core_ml_alone(cli: Callable[..., Any], mini: Path, text: Path, tmp_path: Path) -> None:
+    arguments = ("--model", mini, "--quant", "int4-palette", "--no-verify", "--out", tmp_path)
+    for target in ("onnx", "executorch"):
+        ran = cli(*arguments, "--target", target)
+        assert ran.code == 2 and ran.line.endswith(f"{target} has no palettes, only integers with scales; use int4")
+    ran = cli(*arguments, "--target", "coreml", "--json")
+    (artifact,) = ran.json["artifacts"]
+    table = json.loads((Path(artifact["artifact"]) / "manifest.json").read_text())["quantization"]["tensors"]
+    entry = table["transformer.core_block.0.mlp.fc.weight"]
+    assert entry == {"bits": 4, "group_size": 0, "symmetric": False, "shape": [64, 64], "palette_rows": 16}
+    assert table["transformer.wte.weight"]["palette_rows"] is None
+
+
+def test_an_fp32_cache_is_for_fp32_arithmetic(cli: Callable[..., Any], mini: Path, tmp_path: Path) -> None:
+    ran = cli("--model", mini, "--target", "coreml", "--kv-dtype", "fp32", "--out", tmp_path)
+    assert ran.code == 2 and "keys and values of --compute fp16 are fp16; use --kv-dtype fp16" in ran.line

@@ -52,6 +52,9 @@ def test_the_first_matching_rule_wins(small: Callable[..., Parcae]) -> None:
         (rules('match="*"\nbits=4\ngroupsize=32'), "unknown key 'groupsize'; did you mean group_size?"),
         (rules('match="*"\nbits=4\ngroup_size=-1'), "group_size = -1 must be a whole number"),
         (rules('match="*"\nbits=4\nsymmetric="no"'), "symmetric = 'no' must be true or false"),
+        (rules('match="*"\nbits=4\npalette_rows=-1'), "palette_rows = -1 must be a whole number"),
+        (rules('match="*"\nbits=8\npalette_rows=1'), "palette_rows goes with bits = 4"),
+        (rules('match="*"\nbits=4\npalette_rows=1\ngroup_size=32'), "palette_rows goes with bits = 4 and without"),
         ("[rules", "not valid TOML"),
     ],
 )
@@ -103,7 +106,7 @@ def test_every_preset_leaves_injection_norms_and_gates_alone(
         if "adapter" in name or parameter.dim() != 2 or "ve_gate" in name:
             assert kept[name] is parameter
         elif preset != "fp32":
-            assert (name in quantized.tensors) != (name in quantized.halves)
+            assert [name in kind for kind in (quantized.tensors, quantized.palettes, quantized.halves)].count(True) == 1
     assert (quantized.model.lm_head.weight is quantized.model.transformer["wte"].weight) == tied
 
 
@@ -134,8 +137,8 @@ def test_planned_bytes_are_the_bytes_that_come_out(small: Callable[..., Parcae],
     table = plan_table(load_recipe(preset), model)
     quantized = quantize_model(model, load_recipe(preset))
     for row in table:
-        if row.name in quantized.tensors:
-            assert row.nbytes == quantized.tensors[row.name].nbytes and row.bits < 16
+        if row.name in quantized.stored:
+            assert row.nbytes == quantized.stored[row.name].nbytes and row.bits < 16
         else:
             assert row.nbytes == row.float_bytes // (2 if row.name in quantized.halves else 1)
     assert sum(bytes_by_component(table).values()) == total_bytes(table)
@@ -151,7 +154,9 @@ def test_a_plan_says_what_a_tensor_becomes(small: Callable[..., Parcae]) -> None
     assert next(row for row in table if row.name == "transformer.ln_f.weight").format == "fp32"
 
 
-@pytest.mark.parametrize(("preset", "megabytes"), [("int8", 152), ("int4", 96), ("int4-small", 81)])
+@pytest.mark.parametrize(
+    ("preset", "megabytes"), [("int8", 152), ("int4", 96), ("int4-palette", 90), ("int4-small", 81)]
+)
 def test_the_140m_shape_stays_below_its_size(preset: str, megabytes: float) -> None:
     with torch.device("meta"):
         model = Parcae(released_config("parcae-140m"))

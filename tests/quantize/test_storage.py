@@ -18,7 +18,7 @@ from quantize.apply import QuantizedModel, with_tensors
 from quantize.storage import load_quantized, save_quantized
 
 
-@pytest.mark.parametrize("preset", ["fp16", "int8", "int4", "int4-small"])
+@pytest.mark.parametrize("preset", ["fp16", "int8", "int4", "int4-palette", "int4-small"])
 def test_a_model_comes_back_with_everything_that_is_known_of_it(
     small: Callable[..., Parcae], tmp_path: Path, preset: str
 ) -> None:
