@@ -15,11 +15,11 @@ import typer
 
 from parcae_mobile.errors import GateError, ParcaeError
 
-from . import cli_artifacts, cli_models
+from . import cli_artifacts, cli_bench, cli_loops, cli_models
 from .cli_common import Json, Model, Threads, app, out, print_json, progress_line, set_threads
 
 DEFAULT_QUANT = "int4"
-SUBCOMMANDS = (cli_artifacts, cli_models)  # importing them registers their commands
+SUBCOMMANDS = (cli_artifacts, cli_bench, cli_loops, cli_models)  # importing them registers their commands
 
 
 @app.callback(invoke_without_command=True)

@@ -1,8 +1,7 @@
-"""Subcommands on models and machines: reference, convert, bench, doctor."""
+"""Subcommands on models and machines: reference, compare, convert, doctor."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 from parcae_mobile.checkpoint import convert as convert_checkpoint
 from parcae_mobile.errors import UsageError
 
-from .cli_common import Json, Model, Threads, app, out, print_json, progress_line, set_threads
+from .cli_common import Json, Model, app, out, print_json, progress_line
 
 QUANTS = ("int8", "int4", "int4-small")
 
@@ -118,49 +117,6 @@ def convert(
     for note in convert_checkpoint(find_folder(source), target):
         out.print(f"note: {note}")
     out.print(f"{target}: model.safetensors")
-
-
-@app.command()
-def bench(
-    model: Model = "parcae-140m",
-    random_weights: Annotated[bool, typer.Option(help="Draw seeded weights for a released shape.")] = True,
-    quant: Annotated[list[str], typer.Option(help="Presets or recipes; may be repeated.")] = ["int4"],  # noqa: B006
-    loop_form: Annotated[list[str], typer.Option(help="Loop forms; may be repeated.")] = ["stages", "scan"],  # noqa: B006
-    loops: Annotated[list[int], typer.Option(help="Loop counts; may be repeated.")] = [1, 4, 8, 16],  # noqa: B006
-    at_context: Annotated[list[int], typer.Option("--context", help="Contexts of decode steps.")] = [128, 1024],  # noqa: B006
-    out_folder: Annotated[Path, typer.Option("--out", help="Where artifacts and bench.json go.")] = Path("build/bench"),
-    threads: Threads = 1,
-    as_json: Json = False,
-) -> None:
-    """Measure memory and speed of ONNX artifacts side by side."""
-    from .bench import measure_memory, measure_speed, to_json
-    from .pipeline import ExportRequest, run_export
-    from .report import print_bench
-
-    set_threads(threads)
-    folders = []
-    with progress_line(as_json) as progress:
-        for name in quant:
-            for form in loop_form:
-                request = ExportRequest(
-                    model=model,
-                    random_weights=random_weights,
-                    quant=name,
-                    loop_form=form,
-                    out=out_folder / form,
-                    force=True,
-                    verify=False,
-                    max_loops=max(loops),
-                )
-                folders += [result.path for result in run_export(request, progress)]
-        memory = [measure_memory(folder, count, threads=threads) for folder in folders for count in loops]
-        speed = measure_speed(folders, loops, at_context, threads, progress=progress)
-    measured = to_json(speed, memory)
-    (out_folder / "bench.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-    if as_json:
-        print_json(measured)
-    else:
-        print_bench(out, speed, memory)
 
 
 @app.command()

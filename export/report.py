@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from quantize.guard import GuardRow
     from quantize.planning import PlannedTensor
 
-    from .bench import Measurement, Memory
-
 
 def print_artifact(console: Console, path: str, manifest: Manifest, problems: list[str]) -> None:
     """One artifact: what it is, what it weighs, what was proven about it."""
@@ -156,37 +154,6 @@ def print_points(console: Console, points: Sequence[RecipePoint]) -> None:
     ]
     columns = ["recipe", "algorithm", "tensors", f"KL at T={points[0].loops}", "top-1", "ppl ratio", "KL T=16 / T=4"]
     print_rows(console, "recipes against fp32 on held-out text", columns, rows)
-
-
-def print_bench(console: Console, speed: Sequence[Measurement], memory: Sequence[Memory]) -> None:
-    """Memory by artifact and loop count, then speed by context, with each row's ratio to the first variant's."""
-    columns = ["artifact", "form", "T", "libraries", "loaded", "end", "cache", "end - cache"]
-    rows = [
-        [m.artifact, m.loop_form, str(m.loops), *(megabytes(b) for b in (m.libraries, m.loaded, m.end, m.cache, m.net))]
-        for m in memory
-    ]
-    print_rows(console, f"resident memory, {memory[0].prompt} + {memory[0].tokens} tokens", columns, rows)
-    base: dict[tuple[int, int], float] = {}
-    for row in speed:
-        base.setdefault((row.context, row.loops), row.decode_ms)
-    print_rows(
-        console,
-        "speed, medians",
-        ["artifact", "form", "context", "T", "decode ms", "ratio", "tokens/s", "prefill ms"],
-        [
-            [
-                row.artifact,
-                row.loop_form,
-                str(row.context),
-                str(row.loops),
-                f"{row.decode_ms:.2f}",
-                f"{row.decode_ms / base[row.context, row.loops]:.2f}",
-                f"{1e3 / row.decode_ms:.0f}",
-                f"{row.prefill_ms:.0f}",
-            ]
-            for row in speed
-        ],
-    )
 
 
 def print_rows(console: Console, title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parcae_mobile.config import ParcaeConfig, check_loops, policy_slots
 from parcae_mobile.errors import PromptTooLongError
-from parcae_mobile.manifest import Manifest
+
+if TYPE_CHECKING:
+    from parcae_mobile.manifest import Manifest
 
 
 @dataclass(frozen=True)
