@@ -66,6 +66,7 @@ def assemble(
         trained_loops=config.mean_recurrence,
         loop_form=options.loop_form,
         portable=options.portable,
+        last_logits=options.last_logits,
         graphs={str(count): name for count, name in options.graphs.items()},
         compute=options.compute,
         promise=PROMISES[options.compute],

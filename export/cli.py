@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from parcae_mobile.errors import GateError, ParcaeError
+from parcae_mobile.errors import GateError, ParcaeError, UsageError
 
 from . import cli_artifacts, cli_bench, cli_loops, cli_models
 from .cli_common import Json, Model, Threads, app, out, print_json, progress_line, set_threads
@@ -33,6 +33,8 @@ def export(
     loops: Annotated[list[str], typer.Option(help="A loop count (may be repeated) or dynamic.")] = ["dynamic"],  # noqa: B006
     max_loops: Annotated[int, typer.Option(help="Most loops of a dynamic artifact.")] = 16,
     loop_form: Annotated[str | None, typer.Option(help="How the loop is composed.")] = None,
+    portable: Annotated[bool, typer.Option(help="ONNX with standard operators only.")] = False,
+    all_logits: Annotated[bool, typer.Option(help="Static ONNX: logits of all positions, not the last.")] = False,
     delegate: Annotated[str | None, typer.Option(help="ExecuTorch delegate: xnnpack; others say why not.")] = None,
     quant: Annotated[str, typer.Option(help="fp32, fp16, int8, int4, int4-small or a TOML file.")] = DEFAULT_QUANT,
     algorithm: Annotated[str, typer.Option(help="auto, rtn, hqq or gptq; auto is gptq where there is text.")] = "auto",
@@ -57,9 +59,10 @@ def export(
     if context.invoked_subcommand is not None:
         return
     from .pipeline import ExportRequest, run_export
-    from .report import print_artifact
+    from .report import print_artifact, print_memory
 
     set_threads(threads)
+    check_read(verify, kv, reference, text)
     request = ExportRequest(
         model=model,
         revision=revision,
@@ -69,6 +72,8 @@ def export(
         loops=loops,
         max_loops=max_loops,
         loop_form=loop_form,
+        portable=portable,
+        all_logits=all_logits,
         delegate=delegate,
         quant=quant,
         algorithm=algorithm,
@@ -93,6 +98,7 @@ def export(
     elif not quiet:
         for result in results:
             print_artifact(out, str(result.path), result.manifest, result.problems)
+            print_memory(out, result.memory)
             spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items())
             out.print(f"  seconds: {spent}")
     failed = [result for result in results if not result.passed]
@@ -100,10 +106,24 @@ def export(
         raise GateError(f"{failed[0].path.name}: {failed[0].problems[0]}; see {failed[0].path}")
 
 
+def check_read(verify: bool, kv: str, reference: Path | None, text: Path | None) -> None:
+    """Raise `UsageError` for a file that is given and that nothing would read."""
+    if not verify and reference is not None:
+        raise UsageError(f"--reference {reference}: --no-verify compares with nothing; leave one of the two out")
+    if not verify and text is not None and kv != "auto":
+        raise UsageError(f"--text {text}: nothing reads it with --no-verify and --kv {kv}; leave it or --no-verify out")
+
+
 def main() -> None:
-    """Entry point: one line and an exit code for every error of ours."""
+    """Entry point: one line and an exit code for every error of ours, and for options that do not exist."""
     try:
-        app()
+        sys.exit(app(prog_name="parcae-export", standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = "parcae-export" if context is None else context.command_path
+        message = " ".join(error.format_message().split()).rstrip(".")
+        sys.stderr.write(f"error: {message}; see {command} --help\n")
+        sys.exit(error.exit_code)
     except ParcaeError as error:
         if "--debug" in sys.argv:
             traceback.print_exc()

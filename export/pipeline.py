@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,16 @@ from quantize.apply import QuantizedModel
 from quantize.compression import compression_gate
 from quantize.recipe import Recipe, load_recipe
 
-from .assemble import assemble
+from .assemble import KV_BYTES, assemble
 from .certificate import certify
 from .kv_choice import JUDGED_LOOPS, LENGTH, WINDOWS, PolicyChoice, choose_policy
 from .kv_scales import measure_scales
 from .lowering_gate import TEXT_TOKENS, LoweringVerdict, budget_name, lowering_gate
 from .publish import failed_folder, publish, staging
 from .reference_check import CheckedReference, artifact_distance, check_reference
-from .request import AUTO, ExportPlan, ExportRequest, expand_targets, parse_loops, plan
+from .request import AUTO, ExportPlan, ExportRequest, expand_targets, group_loops, parse_loops, plan
 from .source import Source, open_source
-from .target import find_target, load_host, load_target
+from .target import WriteOptions, find_target, load_host, load_target, memory_report
 
 GOLDEN_BYTES = 2_000_000
 WINDOW = 256
@@ -52,10 +52,11 @@ class ExportResult:
     passed: bool
     problems: list[str]
     seconds: dict[str, float]
+    memory: list[dict[str, Any]] = field(default_factory=list)  # measured here, so not in the manifest
 
     def to_json(self) -> dict[str, Any]:
         """The object of `--json`."""
-        outcome = {"passed": self.passed, "problems": self.problems, "seconds": self.seconds}
+        outcome = {"passed": self.passed, "problems": self.problems, "seconds": self.seconds, "memory": self.memory}
         return {**describe(self.path, self.manifest), **outcome}
 
 
@@ -68,6 +69,8 @@ def describe(path: Path, manifest: Manifest) -> dict[str, Any]:
         "model": manifest.model,
         "target": manifest.target,
         "loops": manifest.loops,
+        "graphs": manifest.graphs,
+        "portable": manifest.portable,
         "loop_form": manifest.loop_form,
         "quant": manifest.quantization.recipe,
         "algorithm": manifest.quantization.algorithm,
@@ -78,6 +81,10 @@ def describe(path: Path, manifest: Manifest) -> dict[str, Any]:
         "compression": manifest.compression.model_dump(mode="json"),
         "certificate": manifest.certificate.model_dump(),
         "kv": manifest.kv.model_dump(),
+        "delegation": {
+            name: part.model_dump() | {"macs_share": part.macs_share, "operators_share": part.operators_share}
+            for name, part in manifest.delegation.items()
+        },
         "reference": None if reference is None else reference.model_dump(mode="json"),
         "verified_by": manifest.verified_by,
     }
@@ -92,7 +99,7 @@ def run_export(request: ExportRequest, progress: Progress = lambda line: None) -
         load_target(target)
     progress("loading the model")
     source = open_source(request.model, request.revision, request.random_weights, request.seed)
-    plans = [plan(request, source, recipe, target, count) for target in targets for count in loops]
+    plans = [plan(request, source, recipe, t, group) for t in targets for group in group_loops(t, loops)]
     started = time.monotonic()
     progress(f"quantizing ({recipe.name}, {request.algorithm})")
     quantized = quantize(request, source, recipe, progress)
@@ -152,7 +159,9 @@ def kv_choice(request: ExportRequest, item: ExportPlan, source: Source, progress
     progress("measuring KV policies")
     length = min(LENGTH, source.model.config.context, item.options.context) - 1
     windows = source.text("heldout", request.text).windows(WINDOWS, length)
-    return choose_policy(source.model, windows, item.options.max_loops, item.options.context)
+    options = item.options
+    size = KV_BYTES[options.kv_dtype]
+    return choose_policy(source.model, windows, options.max_loops, options.context, size)
 
 
 def kv_scales(request: ExportRequest, item: ExportPlan, source: Source, progress: Progress) -> CacheScales:
@@ -198,8 +207,8 @@ def export_one(
         progress(f"writing {item.target.name} ({options.loop_form})")
         started = time.monotonic()
         _add_tokenizer(source, folder)
-        module.write(quantized, folder, options)
-        _write_golden(quantized, source, loops, options.cache, folder / "golden.npz")
+        delegation = module.write(quantized, folder, options) or {}
+        _write_golden(quantized, source, golden_loops(options), options.cache, folder / "golden.npz")
         seconds["write"] = round(time.monotonic() - started, 2)
         certificate, problems = certify(source.model, module.read_injection(folder))
         lowering = Verdict(passed=None, by_loops={}, note="not run (--no-verify)")
@@ -218,6 +227,7 @@ def export_one(
         manifest = draft.model_copy(
             update={
                 "artifact": item.final.name,
+                "delegation": delegation,
                 "lowering": lowering,
                 "reference": entry,
                 "files": hash_files(folder),
@@ -227,7 +237,11 @@ def export_one(
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         final = item.final if not problems else failed_folder(item.final)
         publish(folder, final)
-    return ExportResult(final, manifest, not problems, problems, seconds)
+    result = ExportResult(final, manifest, not problems, problems, seconds)
+    if request.verify and not problems:
+        progress("measuring memory")
+        result.memory = memory_report(item.target, final, manifest)
+    return result
 
 
 def _verify(
@@ -263,10 +277,15 @@ def _add_tokenizer(source: Source, folder: Path) -> None:
         shutil.copyfile(source.folder / "tokenizer.json", folder / "tokenizer.json")
 
 
-def _write_golden(quantized: QuantizedModel, source: Source, loops: list[int], cache: CacheSpec, path: Path) -> None:
+def golden_loops(options: WriteOptions) -> list[int]:
+    """The loop counts of the self-test: every static one, or the least, the middle and the greatest."""
+    loops = options.verified_loops()
+    return loops if options.counts else sorted({loops[0], loops[len(loops) // 2], loops[-1]})
+
+
+def _write_golden(quantized: QuantizedModel, source: Source, chosen: list[int], cache: CacheSpec, path: Path) -> None:
     """Inputs and expected logits of the last positions, for a self-test on the device: at most 2 MB."""
     model = quantized.model
-    chosen = sorted({loops[0], loops[len(loops) // 2], loops[-1]})
     length = min(32, model.config.context)
     rows = max(1, min(length, GOLDEN_BYTES // (len(chosen) * model.config.padded_vocab_size * 4 + 1)))
     ids = source.text("heldout", least=length).ids[:length]

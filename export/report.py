@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from parcae_mobile.manifest import Manifest, Verdict
+from parcae_mobile.manifest import KV, Manifest, Verdict
 
 if TYPE_CHECKING:
     from quantize.comparison import RecipePoint
@@ -21,6 +21,8 @@ def print_artifact(console: Console, path: str, manifest: Manifest, problems: li
     total = sum(entry.bytes for entry in manifest.files.values())
     console.print(f"[bold]{path}[/bold]  {megabytes(total)}")
     loops = f"T=1..{manifest.max_loops}, chosen at run time" if manifest.loops == "dynamic" else f"T={manifest.loops}"
+    if manifest.graphs:
+        loops = ", ".join(f"T={count} ({name})" for count, name in manifest.graphs.items()) + ", one weights file"
     console.print(
         f"  {manifest.target} ({manifest.loop_form}), {loops}; weights {manifest.quantization.recipe} "
         f"({manifest.quantization.algorithm}), activations {manifest.compute}; "
@@ -32,8 +34,15 @@ def print_artifact(console: Console, path: str, manifest: Manifest, problems: li
         console.print(f"  injection poles: max decay {certificate.max_decay:.6f} < 1, re-read from the file; B {equal}")
     else:
         console.print(f"  injection: {certificate.note}")
+    for name, part in manifest.delegation.items():
+        console.print(
+            f"  XNNPACK takes {part.macs_share:.1%} of the multiply-accumulates and {part.operators_share:.1%} of the "
+            f"operators of {name}, in {part.delegates} delegates"
+        )
     if manifest.lowering.by_loops:
         console.print(_verdicts(manifest))
+    if manifest.kv.measured:
+        _print_policies(console, manifest.kv)
     for name, verdict in (("lowering", manifest.lowering), ("compression", manifest.compression)):
         console.print(f"  {name} gate: {_outcome(verdict)}")
     if manifest.reference is not None:
@@ -48,6 +57,32 @@ def print_artifact(console: Console, path: str, manifest: Manifest, problems: li
             console.print(f"  the artifact itself against the golden logits, T={loops}: KL {kl}, top-1 {top1}")
     for problem in problems:
         console.print(f"  [red]FAILED[/red] {problem}")
+
+
+def _print_policies(console: Console, kv: KV) -> None:
+    """What each KV policy costs and holds."""
+    rows = [
+        [
+            f"{policy} (chosen)" if policy == kv.policy else policy,
+            f"{cost['kl_mean']:.1e} +- {cost['kl_sem']:.0e}",
+            f"{cost['top1']:.1%}",
+            f"{cost['bytes_per_token']:,.0f}",
+            megabytes(int(cost["bytes_at_context"])),
+        ]
+        for policy, cost in kv.measured.items()
+    ]
+    columns = ["policy", "KL to full", "top-1", "bytes per token", f"at {kv.context} tokens"]
+    print_rows(console, f"KV policies at T={kv.measured_at_loops}, decoding held-out text", columns, rows)
+
+
+def print_memory(console: Console, rows: Sequence[dict[str, Any]]) -> None:
+    """Resident memory above the empty process, by loop count."""
+    for row in rows:
+        cache = ", XNNPACK's weight cache on" if row["weight_cache"] else ""
+        console.print(
+            f"  resident memory at T={row['loops']}{cache}: at most {megabytes(row['peak'])} for four tokens, "
+            f"{megabytes(row['caches'])} of that are caches"
+        )
 
 
 def _verdicts(manifest: Manifest) -> Table:

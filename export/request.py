@@ -12,7 +12,7 @@ from typing import cast
 from parcae_mobile.config import KV_POLICIES
 from parcae_mobile.errors import ToolMissingError, UsageError
 from parcae_mobile.manifest import Compute, LoopForm
-from quantize.recipe import Recipe
+from quantize.recipe import Recipe, plan_halves
 
 from .publish import check_output
 from .source import Source
@@ -34,7 +34,7 @@ class ExportRequest:
     max_loops: int = 16
     loop_form: str | None = None
     portable: bool = False
-    last_logits: bool = False
+    all_logits: bool = False
     delegate: str | None = None
     quant: str = "int4"
     algorithm: str = "auto"
@@ -126,6 +126,11 @@ def plan(
     context = source.model.config.context if request.context is None else request.context
     if not 1 <= context <= source.model.config.context:
         raise UsageError(f"--context {context}: the model takes 1 to {source.model.config.context} tokens")
+    if not target.stores_fp16 and plan_halves(recipe, source.model):
+        raise UsageError(
+            f"--quant {recipe.name}: {target.name} stores float matrices as fp32, rounding them to fp16 would save "
+            "nothing; use --quant int8 or fp32 (in a recipe: bits = 32), or --target coreml"
+        )
     if request.delegate is not None:
         check_delegate(target, request.delegate)
     label = "-".join(DYNAMIC if count == DYNAMIC else f"T{count}" for count in group)
@@ -135,7 +140,8 @@ def plan(
     max_loops = request.max_loops if loops == DYNAMIC else int(group[-1])
     policy = "full" if request.kv == AUTO else request.kv
     options = WriteOptions(cast(LoopForm, form), loops, max_loops, context, cast(Compute, compute), policy, kv_dtype)
-    options = replace(options, portable=request.portable, last_logits=request.last_logits)
+    last_logits = (target.name, form) == ("onnx", "unrolled") and not request.all_logits
+    options = replace(options, portable=request.portable, last_logits=last_logits)
     if len(group) > 1:
         options = replace(options, counts=tuple(int(count) for count in group))
     if source.tokenizer is not None:
@@ -144,13 +150,13 @@ def plan(
 
 
 def check_flavour(request: ExportRequest, target: Target, loops: Loops) -> None:
-    """Raise if `--portable` or `--last-logits` asks for what this target or form does not have."""
+    """Raise if `--portable` or `--all-logits` asks for what this target or form does not have."""
     if request.portable and target.name != "onnx":
         raise UsageError(f"--portable: only ONNX has a flavour without contrib operators, not {target.name}")
     if request.portable and request.kv_dtype not in (None, "fp32"):
         raise ToolMissingError(f"--kv-dtype {request.kv_dtype}: --portable has fp32; standard attention reads no other")
-    if request.last_logits and (target.name, loops == DYNAMIC) != ("onnx", False):
-        raise UsageError("--last-logits is for static ONNX graphs (--loops 4); other forms take the positions as input")
+    if request.all_logits and (target.name != "onnx" or loops == DYNAMIC):
+        raise UsageError("--all-logits is for static ONNX graphs (--loops 4); hosts of other forms say which they want")
 
 
 def check_delegate(target: Target, delegate: str) -> None:

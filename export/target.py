@@ -113,6 +113,7 @@ class Target:
     shared_kv_forms: tuple[LoopForm, ...]  # forms whose host can let loops share a cache slot
     host_runtime: str
     minimum_runtime: tuple[tuple[str, str], ...] = ()
+    stores_fp16: bool = True  # whether a matrix that a recipe rounds to fp16 takes fewer bytes
     memory_module: str | None = None  # its `report(folder, manifest)` gives rows of resident bytes by loop count
     palettes: bool = False  # matrices as indices into tables of values
     shares_static: bool = False  # static loop counts are small graphs over one weights file, and go into one folder
@@ -156,6 +157,7 @@ TARGETS = {
             shared_kv_forms=("stages", "unrolled"),
             host_runtime="executorch",
             minimum_runtime=(("executorch", "1.4.1"),),
+            stores_fp16=False,
             memory_module="export.targets.executorch_memory",
         ),
         Target(

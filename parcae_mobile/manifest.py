@@ -166,7 +166,8 @@ class Manifest(_Part):
     """Everything that an app or a verifier needs to know about an artifact folder.
 
     `graphs` names the file of each loop count where a folder holds several static ones; `loops` is then the one that
-    stock clients find. `portable` graphs hold standard operators only.
+    stock clients find. `portable` graphs hold standard operators only; with `last_logits` a graph gives
+    logits of a chunk's last position, not of all.
     """
 
     format: Literal[1] = 1
@@ -180,6 +181,7 @@ class Manifest(_Part):
     loop_form: LoopForm
     graphs: dict[str, str] = {}
     portable: bool = False
+    last_logits: bool = False
     compute: Compute
     promise: str
     geometry: Geometry

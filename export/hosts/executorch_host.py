@@ -9,6 +9,7 @@ The loop of a dynamic file is the one that an app writes: prelude once, recur on
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import sys
@@ -30,6 +31,9 @@ try:
 except ImportError:
     raise ToolMissingError("executorch is not installed: pip install 'parcae-mobile[executorch]'") from None
 
+for _name in ("torchao", "torch.utils._pytree"):  # at import they tell of optional parts that are not there
+    logging.getLogger(_name).setLevel(logging.ERROR)
+
 MODEL = "model.pte"
 StateCallback = Callable[[int, np.ndarray], None]
 KERNELS = (
@@ -50,6 +54,12 @@ def load_kernels() -> None:
         torch.ops.load_library(str(path))
 
 
+def set_threads(count: int) -> None:
+    """Give the runtime's pool, which the process has one of, `count` threads."""
+    with silent_stderr():
+        _portable_lib._unsafe_reset_threadpool(count)
+
+
 def load_module(path: Path, threads: int = 0) -> Any:
     """A program with the kernels that it needs; `threads` 0 leaves the runtime's pool as it is.
 
@@ -57,8 +67,7 @@ def load_module(path: Path, threads: int = 0) -> Any:
     """
     load_kernels()
     if threads:
-        with silent_stderr():
-            _portable_lib._unsafe_reset_threadpool(threads)
+        set_threads(threads)
     try:
         # Not `_load_program`: it gives all methods one arena, so that each would overwrite the others' caches.
         module = _portable_lib._load_for_executorch(str(path))

@@ -12,19 +12,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from export.hosts.executorch_host import MODEL
 from export.target import StoredInjection, WriteOptions
 from parcae_mobile.config import policy_slots
 from parcae_mobile.errors import ToolMissingError, UsageError
-from parcae_mobile.manifest import Signature
+from parcae_mobile.manifest import Delegation, Signature
 from quantize.apply import QuantizedModel
 
 from . import executorch_readback as readback
 from .executorch_file import PteFile, store_once
 from .executorch_layers import friendly_model
-from .executorch_lowering import Delegation, lower
+from .executorch_lowering import lower
 from .executorch_stages import POSITIONS_AT_ONCE, trace_methods, trace_unrolled
 
-MODEL = "model.pte"
 CHUNK = 256  # tokens at once: activations are planned for that many, and planned memory is resident memory
 # Why a delegate that ExecuTorch has cannot be written here, in the order of how often it is asked for.
 REFUSED = {
@@ -36,8 +36,8 @@ REFUSED = {
 }
 
 
-def write(quantized: QuantizedModel, folder: Path, options: WriteOptions) -> None:
-    """Write `model.pte` in the form that the options name."""
+def write(quantized: QuantizedModel, folder: Path, options: WriteOptions) -> dict[str, Delegation]:
+    """Write `model.pte` in the form that the options name; returns what XNNPACK took of each method."""
     if quantized.tensors and options.compute != "int8":
         raise UsageError(
             f"--compute {options.compute}: ExecuTorch multiplies quantized matrices with int8 activations only; "
@@ -45,10 +45,9 @@ def write(quantized: QuantizedModel, folder: Path, options: WriteOptions) -> Non
         )
     slots = policy_slots(options.kv_policy, options.max_loops)
     if options.loop_form == "stages":
-        write_dynamic(quantized, folder, options.max_loops, options.context, slots=slots)
-        return
+        return write_dynamic(quantized, folder, options.max_loops, options.context, slots=slots)
     loops = int(options.loops)
-    write_static(quantized, folder, loops, options.context, slots=slots, bos=options.bos, eos=options.eos)
+    return write_static(quantized, folder, loops, options.context, slots=slots, bos=options.bos, eos=options.eos)
 
 
 def signatures(folder: Path) -> dict[str, Signature]:

@@ -8,11 +8,8 @@ Methods are lowered together, so that what two of them read is stored once.
 
 from __future__ import annotations
 
-import logging
 import math
-import warnings
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,8 +22,10 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from parcae_mobile.errors import GateError
+from parcae_mobile.manifest import Delegation
 
 from .executorch_layers import HELPERS
+from .executorch_quiet import quiet
 
 LEAST_DELEGATED = 0.95
 _KEPT = (
@@ -37,30 +36,6 @@ _KEPT = (
 )
 _PRODUCTS = {"aten.linear.default": 1, "aten.mm.default": 1, "aten.addmm.default": 2, "aten.bmm.default": 1}
 _NO_OPERATORS = ("getitem", "executorch_call_delegate", "sym_", "_assert", "auto_functionalized", "_local_scalar")
-
-
-@dataclass(frozen=True)
-class Delegation:
-    """What XNNPACK took of one method. Multiply-accumulates are those of one token through the model's matrices.
-
-    Cached attention runs in ExecuTorch's own fused kernel and is in neither number; `left` counts operators outside.
-    """
-
-    delegates: int
-    operators: int
-    operators_delegated: int
-    macs: int
-    macs_delegated: int
-    attention: int
-    left: dict[str, int]
-
-    @property
-    def operators_share(self) -> float:
-        return self.operators_delegated / max(self.operators, 1)
-
-    @property
-    def macs_share(self) -> float:
-        return self.macs_delegated / max(self.macs, 1)
 
 
 class Partitioner(XnnpackPartitioner):
@@ -128,13 +103,6 @@ def check_delegation(delegation: dict[str, Delegation]) -> None:
                 f"ExecuTorch: XNNPACK takes {part.macs_share:.1%} of the multiply-accumulates of {name}, "
                 f"{LEAST_DELEGATED:.0%} are needed; left behind: {part.left}; report this model's config.json"
             )
-
-
-def quiet() -> warnings.catch_warnings:
-    """Silence the exporter's notes on its own deprecations, which no user of this command can act upon."""
-    for name in ("executorch", "executorch.backends.xnnpack.partition.xnnpack_partitioner", "torch.export"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return warnings.catch_warnings(action="ignore")
 
 
 def _name(node: fx.Node) -> str:

@@ -1,7 +1,8 @@
 """What a `.pte` costs in memory, measured in a fresh process: resident bytes after loading and after some tokens.
 
     python -m export.targets.executorch_memory model.pte --loops 8 --weight-cache
-    report = measure(path, loops=16, weight_cache=False)   # bytes above the empty process, after load and run
+    after = measure(path, loops=16, weight_cache=False)    # bytes above the empty process, after load and run
+    rows = report(folder, manifest)                        # the rows that an export prints
 
 XNNPACK packs a matrix anew for every node that reads it, so an unrolled program holds the recurrent block once per
 loop, unless its weight cache is on. An app turns the cache on before it loads the program; Python has no call for it,
@@ -19,8 +20,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from parcae_mobile.errors import ToolMissingError
+import torch
+from executorch.extension.pybindings import _portable_lib
 
+from export.hosts.base import CacheGeometry
+from export.hosts.executorch_host import MODEL, load_kernels, set_threads
+from parcae_mobile.errors import ToolMissingError
+from parcae_mobile.manifest import Manifest
+
+_STATUS = Path("/proc/self/status")
 FIELDS = ("VmRSS", "RssAnon", "RssFile", "VmHWM")
 _SET_OPTION = "_ZN10executorch7runtime10set_optionEPKcNS0_4SpanINS0_13BackendOptionEEE"
 _BACKENDS = "backends/qualcomm/libqnn_executorch_backend.so"  # the library of the package that exports the call
@@ -51,6 +59,33 @@ def measure(path: Path, loops: int, weight_cache: bool = False, tokens: int = 4)
     return report
 
 
+def report(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
+    """Resident memory of an artifact, one row for each process: of the dynamic form at one loop and at all of them, of
+    the unrolled one without and with XNNPACK's weight cache.
+
+    `peak` is in bytes above the empty process, loading and four single tokens; `caches` of them are keys and values,
+    which the runtime allocates for the whole context. Empty where the system does not tell resident memory.
+    """
+    if not _STATUS.exists():
+        return []
+    geometry = CacheGeometry.from_manifest(manifest)
+    wanted = [(1, False), (manifest.max_loops, False)]
+    if manifest.loop_form == "unrolled":
+        wanted = [(manifest.max_loops, False), (manifest.max_loops, True)]
+    rows = []
+    for loops, weight_cache in wanted:
+        after = measure(folder / MODEL, loops, weight_cache)
+        rows.append(
+            {
+                "loops": loops,
+                "weight_cache": weight_cache,
+                "peak": after["run"]["VmHWM"],
+                "caches": geometry.bytes_per_token(geometry.max_loops) * geometry.context,
+            }
+        )
+    return rows
+
+
 def enable_weight_cache() -> None:
     """Turn XNNPACK's weight cache on for this process, before a program is loaded. Raises `ToolMissingError`."""
     library = ctypes.CDLL(str(resources.files("executorch").joinpath(_BACKENDS)))
@@ -68,22 +103,21 @@ def enable_weight_cache() -> None:
 
 def resident() -> dict[str, int]:
     """Resident bytes of this process by kind."""
-    lines = (line.partition(":") for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines())
+    lines = (line.partition(":") for line in _STATUS.read_text(encoding="ascii").splitlines())
     return {key: int(value.split()[0]) * 1024 for key, _, value in lines if key in FIELDS}
 
 
 def run(module: Any, loops: int, position: int) -> None:
     """One token through a program, whatever its form; all tensors are torch's."""
-    import torch
-
     ids, past = torch.tensor([[1]]), torch.tensor([position])
     if "forward" in module.method_names():
         module.run_method("forward", (ids, past))
         return
     injected, *values = module.run_method("prelude", (ids, past))
-    state = torch.zeros_like(injected)
+    state, slots = torch.zeros_like(injected), int(module.run_method("get_cache_slots", ())[0])
     for loop in range(loops):
-        (state,) = module.run_method("recur", (state, injected, past, torch.tensor([loop]), *values))
+        slot = torch.tensor([min(loop, slots - 1)])
+        (state,) = module.run_method("recur", (state, injected, past, slot, *values))
     module.run_method("coda", (state, ids, past, torch.tensor([0])))
 
 
@@ -94,15 +128,10 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4)
     parser.add_argument("--weight-cache", action="store_true")
     arguments = parser.parse_args()
-    from export.hosts.executorch_host import load_kernels, silent_stderr
-
     load_kernels()
-    from executorch.extension.pybindings import _portable_lib
-
     if arguments.weight_cache:
         enable_weight_cache()
-    with silent_stderr():
-        _portable_lib._unsafe_reset_threadpool(1)
+    set_threads(1)
     before = resident()
     module = _portable_lib._load_for_executorch(str(arguments.program))
     for name in module.method_names():

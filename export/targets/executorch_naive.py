@@ -82,7 +82,7 @@ def write_naive_pte(model: Parcae, loops: int, context: int, path: Path) -> None
     from executorch.exir import to_edge_transform_and_lower
     from torch.export import Dim
 
-    from .executorch_lowering import quiet
+    from .executorch_quiet import quiet
 
     naive = NaiveModel(model, loops, context).eval()
     length = Dim("length", min=1, max=context)

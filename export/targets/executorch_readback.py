@@ -9,6 +9,7 @@ Nothing is taken from the exporter's memory: all of it is decoded from the bytes
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,17 @@ def tables(file: PteFile, method: str) -> list[tuple[np.ndarray, np.ndarray]]:
             weight = np.stack(halves, -1).reshape(len(weight), -1).astype(np.int8) - 8
         found.append((weight.astype(np.int8), scales))
     return found
+
+
+def cache_bytes(file: PteFile) -> int:
+    """Bytes of all keys and values: the tensors that the methods' instructions append to."""
+    count = 0
+    for plan in (file.methods[name] for name in methods_of(file)):
+        appends = [index for index, op in enumerate(plan.operators) if op.name == "llama::update_cache"]
+        calls = [item.instr_args for chain in plan.chains for item in chain.instructions]
+        held = {call.args[1] for call in calls if getattr(call, "op_index", None) in appends}
+        count += sum(4 * math.prod(plan.values[place].val.sizes) for place in held)
+    return count
 
 
 def read_injection(file: PteFile) -> StoredInjection | None:

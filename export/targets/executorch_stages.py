@@ -26,6 +26,7 @@ from export.stages import recurrent_values
 from parcae_mobile.model import Parcae
 
 from .executorch_layers import Norm, PairSwap, Repeat, as_parameters
+from .executorch_quiet import quiet
 
 Index = int | torch.SymInt
 POSITIONS_AT_ONCE = 64  # logits that one call of coda gives at most; they are planned memory
@@ -211,7 +212,7 @@ def trace_methods(model: Parcae, context: int, slots: int, chunk: int) -> dict[s
 
 
 def _trace(module: nn.Module, given: tuple[Tensor, ...], shapes: tuple[object, ...]) -> ExportedProgram:
-    with torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.export.export(module.eval(), given, dynamic_shapes=shapes, strict=False)
     return simplify(program)
 

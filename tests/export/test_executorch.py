@@ -21,11 +21,12 @@ from export.target import WriteOptions
 from export.targets import executorch as target
 from export.targets.executorch import MODEL, check_delegate, read_injection, signatures, write_dynamic, write_static
 from export.targets.executorch_file import PteFile, store_once
-from export.targets.executorch_lowering import Delegation, Partitioner, lower
+from export.targets.executorch_lowering import Partitioner, lower
 from export.targets.executorch_readback import tables, unmatched
 from export.targets.executorch_stages import trace_methods
 from parcae_mobile import Parcae, load_model
 from parcae_mobile.errors import GateError, InputError, PromptTooLongError, ToolMissingError, UsageError
+from parcae_mobile.manifest import Delegation
 from parcae_mobile.parity import greedy
 from parcae_mobile.text import EMBEDDED_MODEL, text_ids
 from parcae_mobile.tokenizer import TextTokenizer
@@ -135,6 +136,17 @@ def test_a_chunk_longer_than_one_logits_call_keeps_its_order_and_its_state(
 def host_row(host: ExecutorchHost, ids: list[int], place: int) -> np.ndarray:
     host.reset()
     return host.run(ids[:9], 1)[place]
+
+
+@pytest.mark.parametrize(("form", "loops"), [("dynamic", 4), (2, 2)])
+def test_decoding_with_a_full_cache_is_the_forward_of_the_whole_text(
+    artifact: Callable[..., Artifact], trained: Parcae, form: int | str, loops: int
+) -> None:
+    host, ids = artifact("fp32", form).open(), text_ids(EMBEDDED_MODEL, "heldout").ids[:64]
+    logits = np.stack([host.run([token], loops, positions=[0])[0] for token in ids.tolist()])
+    with torch.no_grad():
+        expected = trained(ids[None], loops)[0].numpy()
+    assert np.abs(logits - expected).max() < 1e-4
 
 
 def test_stock_runner_gives_the_eager_models_greedy_tokens(artifact: Callable[..., Artifact], trained: Parcae) -> None:

@@ -14,11 +14,11 @@ from export.hosts.executorch_host import ExecutorchHost
 from export.lowering_gate import lowering_gate
 from export.targets.executorch import MODEL, write_dynamic, write_static
 from export.targets.executorch_file import PteFile
-from export.targets.executorch_lowering import Delegation
 from export.targets.executorch_memory import measure
 from export.targets.executorch_readback import unmatched
 from parcae_mobile import Parcae, load_model
 from parcae_mobile.kv_cache import KVCache
+from parcae_mobile.manifest import Delegation
 from parcae_mobile.parity import greedy
 from parcae_mobile.text import EMBEDDED_MODEL, text_ids
 from parcae_mobile.tokenizer import TextTokenizer

@@ -1,0 +1,132 @@
+"""`parcae-export --target executorch`: what it refuses, the gate on delegation, what is reported, shared caches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from export.generation import Sampling, generate
+from export.hosts.executorch_host import ExecutorchHost, open_host
+from export.targets import executorch_lowering
+from export.targets.executorch import MODEL, write_dynamic, write_static
+from export.targets.executorch_file import PteFile
+from export.targets.executorch_readback import cache_bytes
+from parcae_mobile import Parcae, load_model
+from parcae_mobile.config import policy_slots
+from parcae_mobile.early_exit import decode_step
+from parcae_mobile.errors import UsageError
+from parcae_mobile.kv_cache import KVCache
+from parcae_mobile.manifest import Manifest, read_manifest
+from quantize import QuantizedModel
+
+Cli = Callable[..., Any]
+CONTEXT, LOOPS = 48, 8
+
+
+@pytest.fixture(scope="module")
+def shared(
+    cli: Cli, mini: Path, text: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Manifest, dict[str, Any]]:
+    """A verified fp32 artifact whose loops after the first share a cache slot, and what `--json` said of it."""
+    out = tmp_path_factory.mktemp("shared")
+    ran = cli(
+        *("--target", "executorch", "--model", mini, "--quant", "fp32", "--max-loops", LOOPS, "--kv", "first1+shared"),
+        *("--context", CONTEXT, "--text", text, "--threads", 1, "--out", out, "--json"),
+    )
+    assert ran.code == 0, ran.err
+    (artifact,) = ran.json["artifacts"]
+    return Path(artifact["artifact"]), read_manifest(Path(artifact["artifact"])), artifact
+
+
+def test_fp16_is_refused_because_it_would_save_nothing(cli: Cli, mini: Path, tmp_path: Path) -> None:
+    ran = cli("--target", "executorch", "--model", mini, "--quant", "fp16", "--out", tmp_path)
+    assert ran.code == 2 and not list(tmp_path.iterdir())
+    assert "executorch stores float matrices as fp32" in ran.line and "use --quant int8" in ran.line
+
+
+def test_too_little_delegation_fails_the_gate_and_publishes_nothing(
+    cli: Cli, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executorch_lowering, "LEAST_DELEGATED", 1.01)
+    arguments = ("--target", "executorch", "--model", mini, "--quant", "fp32", "--loops", 1, "--context", 16)
+    ran = cli(*arguments, "--no-verify", "--out", tmp_path)
+    assert ran.code == 4 and not list(tmp_path.iterdir())
+    assert "XNNPACK takes 100.0% of the multiply-accumulates of forward, 101% are needed" in ran.line
+
+
+def test_manifest_and_json_say_what_xnnpack_took_and_json_what_memory_it_costs(
+    shared: tuple[Path, Manifest, dict[str, Any]], cli: Cli
+) -> None:
+    folder, manifest, said = shared
+    assert sorted(manifest.delegation) == ["coda", "prelude", "recur"] == sorted(said["delegation"])
+    for name, part in manifest.delegation.items():
+        assert part.macs_share == said["delegation"][name]["macs_share"] == 1.0
+        assert part.operators_share > 0.8 and part.attention == manifest.geometry.layers["core_block"]
+    assert [(row["loops"], row["weight_cache"]) for row in said["memory"]] == [(1, False), (LOOPS, False)]
+    assert all(0 < row["caches"] < row["peak"] for row in said["memory"])
+    printed = " ".join(cli("inspect", folder).out.split())
+    assert "XNNPACK takes 100.0% of the multiply-accumulates" in printed
+
+
+def test_greedy_tokens_and_loops_of_early_exit_are_the_eager_models(
+    shared: tuple[Path, Manifest, dict[str, Any]], mini: Path, mini_ids: torch.Tensor
+) -> None:
+    folder, manifest, _ = shared
+    host, model, prompt = open_host(folder, manifest, 1), load_model(mini), mini_ids[0, :12].tolist()
+    for threshold in (0.05, 0.3):
+        cache = KVCache(model.config, LOOPS, context=CONTEXT, policy="first1+shared")
+        host.reset()
+        steps = list(generate(host, prompt, Sampling(), LOOPS, 32, exit_threshold=threshold))
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt]), LOOPS, cache=cache, positions=torch.tensor([len(prompt) - 1]))
+        expected = [(int(logits[0, -1, : model.config.vocab_size].argmax()), LOOPS)]
+        for _ in steps[1:]:
+            logits, used = decode_step(model, torch.tensor([[expected[-1][0]]]), LOOPS, threshold, cache)
+            expected.append((int(logits[0, -1, : model.config.vocab_size].argmax()), int(used)))
+        assert [(step.token, step.loops) for step in steps] == expected
+        assert min(step.loops for step in steps) < LOOPS
+
+
+def test_a_shared_cache_is_as_large_at_one_loop_as_at_sixteen(
+    mini_model: Parcae, quantized: Callable[..., QuantizedModel], tmp_path: Path
+) -> None:
+    sizes = []
+    for loops in (1, 16):
+        write_dynamic(quantized(mini_model), tmp_path, loops, 32, slots=policy_slots("shared", loops))
+        sizes.append(cache_bytes(PteFile((tmp_path / MODEL).read_bytes())))
+    config = mini_model.config
+    assert sizes == [3 * 2 * 4 * 32 * config.n_embd] * 2
+
+
+@pytest.mark.acceptance
+def test_a_shared_cache_is_as_large_in_an_unrolled_file_of_sixteen_loops(
+    mini_model: Parcae, quantized: Callable[..., QuantizedModel], tmp_path: Path
+) -> None:
+    sizes = []
+    for loops in (1, 16):
+        write_static(quantized(mini_model), tmp_path, loops, 32, slots=policy_slots("shared", loops))
+        sizes.append(cache_bytes(PteFile((tmp_path / MODEL).read_bytes())))
+    assert sizes[0] == sizes[1] > 0
+
+
+def test_the_hosts_cache_bytes_are_those_of_the_files_tensors(
+    shared: tuple[Path, Manifest, dict[str, Any]],
+) -> None:
+    folder, manifest, said = shared
+    host = open_host(folder, manifest, 1)
+    assert isinstance(host, ExecutorchHost)
+    stored = cache_bytes(PteFile((folder / MODEL).read_bytes()))
+    assert host.cache_bytes == stored == said["memory"][0]["caches"]
+
+
+def test_early_exit_needs_slots_that_loops_share(
+    mini_model: Parcae, shared: tuple[Path, Manifest, dict[str, Any]]
+) -> None:
+    folder, manifest, _ = shared
+    full = manifest.model_copy(update={"kv": manifest.kv.model_copy(update={"policy": "full"})})
+    with pytest.raises(UsageError, match="--kv first1"):
+        open_host(folder, full, 1).run([1], 2, exit_threshold=0.1)
