@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from export.hosts.base import CacheGeometry, Host
 from export.hosts.coreml_host import PACKAGE, CoreMLHost
@@ -252,6 +253,22 @@ def test_values_that_no_fp16_cache_holds_are_refused_under_fp32_too(
     ids = torch.randint(0, 60, (2, 29), generator=torch.Generator().manual_seed(1))
     verdict = judge(opened(tmp_path, "unrolled", model), wide, ids)
     assert not verdict.passed and "no cache of this target holds it" in verdict.failures[0], verdict.failures
+
+
+def test_the_command_does_not_publish_an_overflowing_model(
+    cli: Callable[..., Any], mini: Path, text: Path, tmp_path: Path
+) -> None:
+    wide = shutil.copytree(mini, tmp_path / "wide")
+    tensors = load_file(wide / "model.safetensors")
+    tensors["transformer.core_block.0.mlp.fc.weight"] *= 4000
+    tensors["transformer.core_block.0.mlp.proj.weight"] *= 4000.0**-2
+    save_file(tensors, wide / "model.safetensors")
+    made = ("--target", "coreml", "--loops", 2, "--quant", "fp32", "--context", 70, "--out", tmp_path)
+    ran = cli("--model", wide, "--text", text, "--calibration", text, *made, "--json")
+    assert ran.code == 4
+    (artifact,) = ran.json["artifacts"]
+    assert artifact["artifact"].endswith(".failed") and not artifact["lowering"]["passed"]
+    assert any("gives inf, too near fp16's end" in line and "--compute fp32" in line for line in artifact["problems"])
 
 
 def damaged(folder: Path, to: Path, change: Callable[[Any], None]) -> Path:
