@@ -143,6 +143,10 @@ class OnnxHost(Host):
         self._capacity = self._slots = 0
         self._step = None
 
+    def rewind(self, length: int) -> None:
+        """Forget the tokens after the first `length`."""
+        self.length = length
+
     @property
     def cache_bytes(self) -> int:
         """Bytes of the cache arrays that are bound."""
@@ -298,7 +302,7 @@ class OnnxHost(Host):
         return np.zeros((slots, batch, heads, self._capacity, size), self._kv_dtype)
 
 
-def open_host(folder: Path, manifest: Manifest, threads: int = 0) -> OnnxHost:
+def open_host(folder: Path, manifest: Manifest, threads: int = 0) -> Host:
     """The artifact of a folder on this machine's CPU."""
     graphs = {int(loops): name for loops, name in manifest.graphs.items()}
     if not graphs and manifest.loops != "dynamic":
@@ -307,5 +311,11 @@ def open_host(folder: Path, manifest: Manifest, threads: int = 0) -> OnnxHost:
     if manifest.portable:
         from .onnx_portable_host import PortableHost
 
-        return PortableHost(*given, manifest.compute)
-    return OnnxHost(*given)
+        host: OnnxHost = PortableHost(*given, manifest.compute)
+    else:
+        host = OnnxHost(*given)
+    if not manifest.last_logits:
+        return host
+    from .onnx_last_host import LastPositionHost
+
+    return LastPositionHost(host)

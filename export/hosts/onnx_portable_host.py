@@ -43,6 +43,10 @@ class PortableHost(OnnxHost):
         super().reset()
         self._grown.clear()
 
+    def rewind(self, length: int) -> None:
+        super().rewind(length)
+        self._grown = {name: cache[:, :, :length] for name, cache in self._grown.items()}
+
     @property
     def cache_bytes(self) -> int:
         return super().cache_bytes + sum(cache.nbytes for cache in self._grown.values())

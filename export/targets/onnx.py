@@ -26,7 +26,7 @@ from quantize.apply import QuantizedModel
 
 from .onnx_clients import write_client_files
 from .onnx_graph import ACCURACY_LEVELS, CACHE_STAGES, WEIGHTS, declare, save
-from .onnx_lowering import StageLowering
+from .onnx_lowering import StageLowering, half_casts
 from .onnx_portable import COLUMNS, PortableLowering
 from .onnx_scan import write_scan
 from .onnx_static import write_static
@@ -122,6 +122,7 @@ def write_stages(
             [declare(quantized.model, name, value, int8_cache=scales is not None) for value in values]
             for values in (stage.inputs, stage.outputs)
         )
+        nodes = [*half_casts(initializers, nodes), *nodes]
         graph = helper.make_graph(nodes, name, inputs, outputs, initializer=list(initializers.values()))
         names.append(save(graph, folder / f"model_{name}.onnx", contrib=lowering is StageLowering))
     weights.close()

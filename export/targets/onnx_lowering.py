@@ -8,7 +8,7 @@ An operator that is not in the table is an error that names it.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from quantize.apply import QuantizedModel
 from .onnx_weights import WeightFile, as_numpy, block_size, pack
 
 MS = "com.microsoft"
+HALF = ".half"  # suffix of initializers that are stored in fp16
 aten = torch.ops.aten
 
 
@@ -85,10 +86,18 @@ class StageLowering:
         return name
 
     def weight(self, node: Any, transform: Callable[[np.ndarray], np.ndarray] | None = None, tag: str = "") -> str:
-        """A float parameter or buffer as an initializer."""
-        name = self.parameters[node]
+        """A float parameter or buffer, in fp32: an initializer, or what `half_casts` makes of one that fp16 holds."""
+        return self.stored(node, transform, tag).removesuffix(HALF)
+
+    def stored(self, node: Any, transform: Callable[[np.ndarray], np.ndarray] | None = None, tag: str = "") -> str:
+        """A float parameter or buffer as an initializer, in fp16 (its name says so) where the recipe rounded it."""
+        name = self._canonical(self.parameters[node])
+        label = name + tag + (HALF if name in self.quantized.halves else "")
+        if label in self.initializers:
+            return label
         array = as_numpy(self._tensor(node))
-        return self.constant(array if transform is None else transform(array), self._canonical(name) + tag)
+        array = array if transform is None else transform(array)
+        return self.constant(array.astype(np.float16) if label.endswith(HALF) else array, label)
 
     def _tensor(self, node: Any) -> torch.Tensor:
         program, name = self.stage.program, "model." + self.parameters[node]
@@ -153,7 +162,7 @@ class StageLowering:
         assert isinstance(weight, fx.Node)
         tensor = self.quantized.tensors.get(self._canonical(self.parameters[weight]))
         if tensor is None:
-            return self.emit("Gather", [self.weight(weight), ids], axis=0)
+            return self.gather(self.stored(weight), ids)
         packed, scales, zeros = self._packed(weight, flat=True)
         return self.emit(
             "GatherBlockQuantized",
@@ -164,6 +173,11 @@ class StageLowering:
             gather_axis=0,
             quantize_axis=1,
         )
+
+    def gather(self, table: str, ids: str, axis: int = 0) -> str:
+        """Rows (or columns) of a float table, in fp32."""
+        taken = self.emit("Gather", [table, ids], axis=axis)
+        return self.emit("Cast", [taken], to=TensorProto.FLOAT) if table.endswith(HALF) else taken
 
     def _packed(self, weight: fx.Node, flat: bool = False) -> tuple[str, str, str | None]:
         """Initializers of a quantized parameter, in the shape for MatMulNBits or (flat) for GatherBlockQuantized."""
@@ -245,6 +259,20 @@ class StageLowering:
 
     def chunk(self, node: Any) -> list[str]:
         return self.emit("Split", [self.operand(node.args[0])], outputs=node.args[1], axis=-1, num_outputs=node.args[1])
+
+
+def half_casts(initializers: dict[str, TensorProto], nodes: Iterable[NodeProto]) -> list[NodeProto]:
+    """Casts to fp32 of the fp16 matrices that nodes multiply with, for the head of a graph.
+
+    A runtime folds them when it loads the graph; one cast for all loops keeps that to one copy.
+    """
+    used = {name for node in nodes for name in node.input}
+    names = [name.removesuffix(HALF) for name in initializers if name.endswith(HALF)]
+    return [
+        helper.make_node("Cast", [name + HALF], [name], name=f"cast/{name}", to=TensorProto.FLOAT)
+        for name in names
+        if name in used
+    ]
 
 
 def _cosines(table: np.ndarray) -> np.ndarray:

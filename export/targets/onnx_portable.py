@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from onnx import TensorProto
-from torch import fx
 
 from parcae_mobile.errors import ToolMissingError
 from quantize.tensor import QuantizedTensor
@@ -53,7 +52,7 @@ class PortableLowering(StageLowering):
         name = self._canonical(self.parameters[weight])
         tensor = self.quantized.tensors.get(name)
         if tensor is None:
-            out = self.emit("MatMul", [x, self._columns(weight)])
+            out = self.emit("MatMul", [x, self.weight(weight, transposed, COLUMNS)])
         else:
             check_portable(name, tensor)
             parts = [self._integers(name, tensor), self._scales(name, tensor)]
@@ -69,31 +68,39 @@ class PortableLowering(StageLowering):
         tied = self.quantized.model.config.tie_embeddings and name == TABLE
         tensor = self.quantized.tensors.get(name)
         if tensor is None:
-            rows = self._by_column(self._columns(weight), ids) if tied else self._by_row(self.weight(weight), ids)
+            table = self.stored(weight, transposed, COLUMNS) if tied else self.stored(weight)
+            rows = self._by_column(table, ids) if tied else self.gather(table, ids)
         else:
             check_portable(name, tensor)
             rows = self._quantized_rows(name, tensor, ids, tied)
         return self.reshape(rows, [1, -1, self._tensor(weight).shape[1]])
 
     def _quantized_rows(self, name: str, tensor: QuantizedTensor, ids: str, tied: bool) -> str:
-        """(ids, groups, group size) fp32."""
-        by_column = tied and not _whole_row(tensor)
-        scales = self._scales(name, tensor) if tied else self._stored(name, "scales.rows", tensor.scales.numpy())
+        """(ids, groups, group size) fp32.
+
+        The tied table's initializers have names of their own, so that the head's `DequantizeLinear` stays the only
+        consumer of its weights.
+        """
+        take = self._by_column if tied else self.gather
         if tensor.bits == 4:
             values = self._nibbles(name, tensor, ids, tied)
         else:
-            stored = self._integers(name, tensor) if tied else self._stored(name, "rows", tensor.integers.numpy())
-            values = self.emit("Cast", [(self._by_column if tied else self._by_row)(stored, ids)], to=TensorProto.FLOAT)
+            part, table, key = ("table", tensor.integers.T, "columns") if tied else ("rows", tensor.integers, None)
+            values = self.emit("Cast", [take(self._stored(name, part, table.numpy(), key), ids)], to=TensorProto.FLOAT)
+        if tied:
+            take = self.gather if _whole_row(tensor) else take
+            scales = self._scales(name, tensor, "table")
+        else:
+            scales = self._stored(name, "scales.rows", tensor.scales.numpy())
         groups = tensor.scales.shape[1]
-        scale = (self._by_column if by_column else self._by_row)(scales, ids)
         grouped = self.reshape(values, [-1, groups, tensor.group_size])
-        return self.emit("Mul", [grouped, self.reshape(scale, [-1, groups, 1])])
+        return self.emit("Mul", [grouped, self.reshape(take(scales, ids), [-1, groups, 1])])
 
     def _nibbles(self, name: str, tensor: QuantizedTensor, ids: str, tied: bool) -> str:
         """int4 rows as floats, taken from bytes because `Gather` has no int4: (n xor 8) - 8 is the signed value."""
         four, mask, sign = (self.constant(np.array(value, np.uint8)) for value in (4, 15, 8))
         if tied:  # two rows share a byte
-            packed = self._stored(name, "columns.bytes", pack_nibbles(tensor.integers.T), "columns")
+            packed = self._stored(name, "table", pack_nibbles(tensor.integers.T), "columns")
             two = self.constant(np.array(2, np.int64))
             both = self._by_column(packed, self.emit("Div", [ids, two]))
             odd = self.emit("Cast", [self.emit("Mod", [ids, two])], to=TensorProto.UINT8)
@@ -101,7 +108,7 @@ class PortableLowering(StageLowering):
             shifted = self.emit("BitShift", [both, shift], direction="RIGHT")
             unsigned = self.emit("BitwiseAnd", [shifted, mask])
         else:  # two columns share a byte
-            both = self._by_row(self._stored(name, "rows", pack_nibbles(tensor.integers)), ids)
+            both = self.gather(self._stored(name, "rows", pack_nibbles(tensor.integers)), ids)
             last = self.constant(np.array([-1], np.int64))
             low = self.emit("Unsqueeze", [self.emit("BitwiseAnd", [both, mask]), last])
             high = self.emit("Unsqueeze", [self.emit("BitShift", [both, four], direction="RIGHT"), last])
@@ -109,17 +116,8 @@ class PortableLowering(StageLowering):
         values = self.emit("Cast", [self.emit("BitwiseXor", [unsigned, sign])], to=TensorProto.FLOAT)
         return self.emit("Sub", [values, self.constant(np.array(8, np.float32))])
 
-    def _by_row(self, table: str, ids: str) -> str:
-        return self.emit("Gather", [table, ids], axis=0)
-
     def _by_column(self, matrix: str, ids: str) -> str:
-        return self.emit("Transpose", [self.emit("Gather", [matrix, ids], axis=1)], perm=[1, 0])
-
-    def _columns(self, weight: fx.Node) -> str:
-        name = self._canonical(self.parameters[weight]) + COLUMNS
-        if name in self.initializers:
-            return name
-        return self.weight(weight, lambda array: np.ascontiguousarray(array.T), COLUMNS)
+        return self.emit("Transpose", [self.gather(matrix, ids, axis=1)], perm=[1, 0])
 
     def _integers(self, name: str, tensor: QuantizedTensor) -> str:
         """A quantized matrix (columns, rows): int8, or int4 with the low nibble first."""
@@ -133,10 +131,11 @@ class PortableLowering(StageLowering):
         stored.dims.extend(columns.shape)
         return label
 
-    def _scales(self, name: str, tensor: QuantizedTensor) -> str:
+    def _scales(self, name: str, tensor: QuantizedTensor, part: str = "columns") -> str:
         """(groups, rows), or (rows) where a row has one scale."""
         scales = tensor.scales.numpy()
-        return self._stored(name, "scales.columns", scales[:, 0] if _whole_row(tensor) else scales.T)
+        array = scales[:, 0] if _whole_row(tensor) else scales.T
+        return self._stored(name, f"scales.{part}", array, "scales.columns")
 
     def _stored(self, name: str, part: str, array: np.ndarray, key: str | None = None) -> str:
         label = f"{self.private}{name}.{part}"
@@ -153,6 +152,11 @@ class PortableLowering(StageLowering):
         root = self.emit("Sqrt", [self.emit("Add", [mean, self.constant(np.array(epsilon, np.float32))])])
         normed = self.emit("Div", [x, root])
         return normed if weight is None else self.emit("Mul", [normed, self.operand(weight)])
+
+
+def transposed(array: np.ndarray) -> np.ndarray:
+    """(rows, columns) -> (columns, rows), contiguous."""
+    return np.ascontiguousarray(array.T)
 
 
 def check_portable(name: str, tensor: QuantizedTensor) -> None:

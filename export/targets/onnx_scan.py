@@ -16,7 +16,7 @@ from parcae_mobile.kv_cache import CacheScales
 from quantize.apply import QuantizedModel
 
 from .onnx_graph import ACCURACY_LEVELS, CACHE_STAGES, WEIGHTS, declare, rename, save
-from .onnx_lowering import StageLowering
+from .onnx_lowering import StageLowering, half_casts
 from .onnx_weights import WeightFile
 
 
@@ -79,6 +79,7 @@ def write_scan(
         *(info for name in stages for info in declared(name, kv(name, "present."))),
     ]
     nodes = [*prelude, scan, *coda]
+    nodes = [*half_casts(initializers, [*nodes, *body.node]), *nodes]
     graph = helper.make_graph(nodes, "parcae", inputs, outputs, initializer=list(initializers.values()))
     name = save(graph, folder / "model.onnx")
     weights.close()

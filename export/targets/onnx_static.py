@@ -21,7 +21,7 @@ from parcae_mobile.kv_cache import CacheScales
 from quantize.apply import QuantizedModel
 
 from .onnx_graph import ACCURACY_LEVELS, CACHE_STAGES, WEIGHTS, declare, rename, save
-from .onnx_lowering import StageLowering
+from .onnx_lowering import StageLowering, half_casts
 from .onnx_portable import PortableLowering
 from .onnx_weights import WeightFile
 
@@ -94,7 +94,8 @@ class _Composer:
         logits = helper.make_tensor_value_info("logits", float32, [1, rows, config.padded_vocab_size])
         leading = _leading_nodes(initializers, self.weights, config.recurrent_embedding_dimension, last_logits)
         outputs = [logits, *declared("present.", "total" if self.portable else "present")]
-        return helper.make_graph([*leading, *nodes], "parcae", inputs, outputs, list(initializers.values()))
+        casts = half_casts(initializers, nodes)
+        return helper.make_graph([*casts, *leading, *nodes], "parcae", inputs, outputs, list(initializers.values()))
 
     def _lower(
         self, initializers: dict[str, TensorProto], name: str, prefix: str, first_layer: int, names: dict[str, str]
