@@ -29,6 +29,8 @@ PROMISES = {
     "int8": "agreement is a rate: activations are rounded to int8 at each matrix product",
 }
 
+FUSED = ", in onnxruntime with session.qdq_matmulnbits_accuracy_level 1"  # it rounds to int8 where it is not told so
+
 
 def assemble(
     source: Source,
@@ -69,7 +71,7 @@ def assemble(
         last_logits=options.last_logits,
         graphs={str(count): name for count, name in options.graphs.items()},
         compute=options.compute,
-        promise=PROMISES[options.compute],
+        promise=PROMISES[options.compute] + (FUSED if options.portable and options.compute == "fp32" and table else ""),
         geometry=Geometry(
             layers=geometry.layers,
             heads=geometry.heads,

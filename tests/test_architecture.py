@@ -17,8 +17,8 @@ HEAVY = {
     "onnxruntime": ("export/hosts/onnx_",),
     "coremltools": ("export/targets/coreml", "export/hosts/mil/", "export/hosts/coreml"),
     "executorch": ("export/targets/executorch", "export/hosts/executorch"),
-    "optimum": ("export/targets/",),
-    "transformers": (),
+    "optimum": ("export/optimum_plugin.py",),
+    "transformers": ("export/optimum_plugin.py",),
     "typer": ("export/cli",),
     "tokenizers": ("parcae_mobile/tokenizer.py",),
 }

@@ -16,6 +16,8 @@ from export.target import WriteOptions
 from parcae_mobile.config import ParcaeConfig
 from parcae_mobile.tokenizer import TextTokenizer
 
+from .onnx_graph import ACCURACY_LEVELS
+
 
 def write_client_files(config: ParcaeConfig, folder: Path, options: WriteOptions) -> list[str]:
     """Write the files; returns their names, none where layers differ in their cache shapes (clients take one shape)."""
@@ -26,7 +28,7 @@ def write_client_files(config: ParcaeConfig, folder: Path, options: WriteOptions
     bos, eos = (tokenizer.bos, tokenizer.eos) if tokenizer is not None else (0, 0)
     loops, context = int(options.loops), options.context
     files = {
-        "genai_config.json": genai_config(config, loops, context, bos, eos, options.portable),
+        "genai_config.json": genai_config(config, loops, context, bos, eos, options.portable, options.compute),
         "config.json": optimum_config(config, loops, context, bos, eos),
     }
     if tokenizer is not None:
@@ -46,12 +48,14 @@ def write_client_files(config: ParcaeConfig, folder: Path, options: WriteOptions
 
 
 def genai_config(
-    config: ParcaeConfig, loops: int, context: int, bos: int, eos: int, growing: bool = False
+    config: ParcaeConfig, loops: int, context: int, bos: int, eos: int, portable: bool = False, compute: str = "fp32"
 ) -> dict[str, Any]:
     """What onnxruntime-genai 0.18 needs to run `model.onnx`; it knows no type named parcae, and `llama` fits.
 
-    `growing` caches get longer at each step; others are updated in place.
+    Caches of a `portable` graph get longer at each step, others are updated in place; and onnxruntime would round its
+    activations to int8 where it is not told the accuracy level of `compute`.
     """
+    level = {"session.qdq_matmulnbits_accuracy_level": str(ACCURACY_LEVELS[compute])} if portable else {}
     return {
         "model": {
             "type": "llama",
@@ -61,7 +65,7 @@ def genai_config(
             "context_length": context,
             "vocab_size": config.padded_vocab_size,
             "decoder": {
-                "session_options": {"log_id": "parcae", "provider_options": []},
+                "session_options": {"log_id": "parcae", "provider_options": [], **level},
                 "filename": "model.onnx",
                 "head_size": config.head_size,
                 "hidden_size": config.n_embd,
@@ -86,7 +90,7 @@ def genai_config(
             "max_length": context,
             "min_length": 0,
             "num_beams": 1,
-            "past_present_share_buffer": not growing,
+            "past_present_share_buffer": not portable,
         },
     }
 

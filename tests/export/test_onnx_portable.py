@@ -201,7 +201,8 @@ def test_a_static_conversation_keeps_its_loop_count(artifacts: Any) -> None:
 def test_grouped_heads_and_an_untied_head_are_portable(
     small: Callable[..., Parcae], quantized: Quantize, tmp_path: Path
 ) -> None:
-    wide = {"n_embd": 64, "intermediate_size": 64, "recurrent_embedding_dimension": 64}
+    sizes = ("n_embd", "intermediate_size", "recurrent_embedding_dimension")
+    wide = dict.fromkeys((*sizes, "recurrent_intermediation_embedding_dimension"), 64)
     heads = {"num_attention_heads": 4, "recurrent_num_attention_heads": 4, "num_key_value_heads": 2}
     model = quantized(small(**wide, **heads, tie_embeddings=False, bias=True, norm_class_name="LayerNorm"), "int4")
     ids = [5, 4, 3, 2, 1]

@@ -13,6 +13,8 @@ import torch
 
 from export.hosts.base import CacheGeometry
 from export.hosts.onnx_host import OnnxHost
+from export.hosts.onnx_last_host import LastPositionHost
+from export.hosts.onnx_portable_host import PortableHost
 from export.target import WriteOptions
 from export.targets.onnx_clients import genai_config, optimum_config, write_client_files
 from export.targets.onnx_static import write_static
@@ -126,3 +128,19 @@ def test_no_client_files_where_layers_differ_in_their_caches(small: Callable[...
     assert config.num_key_value_heads != config.recurrent_num_attention_heads
     assert write_client_files(config, tmp_path, options(2, 64)) == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_every_position_can_be_had_of_a_graph_that_gives_the_last(
+    quantized: Any, mini_model: Parcae, mini_ids: torch.Tensor, tmp_path: Path, portable: bool
+) -> None:
+    write_static(quantized(mini_model, "fp32"), tmp_path, {2: "model.onnx"}, last_logits=True, portable=portable)
+    kind = PortableHost if portable else OnnxHost
+    host = LastPositionHost(kind(tmp_path, "unrolled", CacheGeometry.of(mini_model.config, 2), 1))
+    ids, expected = mini_ids.flatten()[:12].tolist(), mini_model(mini_ids[:, :12], 2)[0].detach().numpy()
+    first, rest = host.run(ids[:9], 2), host.run(ids[9:], 2, positions=[2, 0])
+    assert host.length == host.inner.length == 12
+    assert np.abs(first - expected[:9]).max() < 1e-4
+    assert np.abs(rest - expected[[11, 9]]).max() < 1e-4
+    host.reset()
+    assert np.abs(host.run(ids, 2, positions=[11]) - expected[-1:]).max() < 1e-4
