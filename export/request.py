@@ -118,7 +118,7 @@ def plan(
         raise UsageError(f"--kv {request.kv}: choose auto or one of {', '.join(KV_POLICIES)}")
     if request.kv not in (AUTO, "full") and form not in target.shared_kv_forms:
         raise ToolMissingError(f"--kv {request.kv} is not built for {target.name} ({form}); use full")
-    kv_dtype = request.kv_dtype or target.default_kv_dtype(compute)
+    kv_dtype = request.kv_dtype or ("fp32" if request.portable else target.default_kv_dtype(compute))
     if kv_dtype not in target.kv_dtypes:
         raise ToolMissingError(f"--kv-dtype {kv_dtype}: {target.name} has {', '.join(target.kv_dtypes)}")
     if (compute, kv_dtype) == ("fp16", "fp32"):
