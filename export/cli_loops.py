@@ -121,9 +121,9 @@ def _open_reader(
         check_loops(loops, session.host.geometry.max_loops)
         if session.manifest.loops != "dynamic":
             raise UsageError(f"{subject} runs {session.manifest.loops} loops whatever happens; give a dynamic artifact")
-        ids = text_ids(Path(subject), "heldout", text, session.manifest.geometry.vocab_size)
+        given = text_ids(Path(subject), "heldout", text, session.manifest.geometry.vocab_size)
         kept = min(length, session.host.geometry.context)
-        return session.manifest.artifact, HostReader(session.host), ids.windows(windows, kept - 1)
+        return session.manifest.artifact, HostReader(session.host), given.windows(windows, kept - 1)
     if kv not in ("auto", *KV_POLICIES):
         raise UsageError(f"--kv {kv}: choose auto or one of {', '.join(KV_POLICIES)}")
     source = open_source(subject)

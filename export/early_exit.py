@@ -41,7 +41,10 @@ class Decoded:
 class Reader(Protocol):
     """Something that decodes windows: the eager model, or an artifact through its host runtime."""
 
-    vocab_size: int
+    @property
+    def vocab_size(self) -> int:
+        """Without padding."""
+        ...
 
     def read(self, windows: Tensor, prompt_loops: int, loops: int, threshold: float) -> Decoded:
         """Give `PROMPT` tokens of each (n, length) window at once at `prompt_loops`, then the others one by one."""
