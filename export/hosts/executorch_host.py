@@ -55,19 +55,21 @@ def load_kernels() -> None:
 
 
 def set_threads(count: int) -> None:
-    """Give the runtime's pool, which the process has one of, `count` threads."""
+    """Start the runtime's pool, which the process has one of, with `count` threads; 0 leaves the number to it."""
     with silent_stderr():
-        _portable_lib._unsafe_reset_threadpool(count)
+        if count:
+            _portable_lib._unsafe_reset_threadpool(count)
+        else:
+            _portable_lib._threadpool_get_thread_count()
 
 
 def load_module(path: Path, threads: int = 0) -> Any:
-    """A program with the kernels that it needs; `threads` 0 leaves the runtime's pool as it is.
+    """A program with the kernels that it needs.
 
     Raises `InputError` for a file that the runtime does not take.
     """
     load_kernels()
-    if threads:
-        set_threads(threads)
+    set_threads(threads)
     try:
         # Not `_load_program`: it gives all methods one arena, so that each would overwrite the others' caches.
         module = _portable_lib._load_for_executorch(str(path))

@@ -305,35 +305,6 @@ def test_unknown_delegates_are_a_usage_error() -> None:
     check_delegate("xnnpack")
 
 
-SAME = """
-import sys, torch
-from pathlib import Path
-from typing import Any
-from export.targets.executorch import write_dynamic
-from parcae_mobile.config import ParcaeConfig
-from parcae_mobile.random_weights import random_model
-from quantize import load_recipe, quantize_with
-torch.set_num_threads(1)
-config = ParcaeConfig.from_dict({"n_embd": 64, "num_attention_heads": 2, "vocab_size": 256, "block_size": 32,
-    "n_layers_in_recurrent_block": 1, "recurrent_embedding_dimension": 64, "tie_embeddings": True,
-    "recurrent_intermediation_embedding_dimension": 64, "intermediate_size": 64, "norm_class_name": "RMSNorm"})
-write_dynamic(quantize_with(random_model(config), load_recipe("int4-small"), "rtn"), Path(sys.argv[1]), 2, 32)
-"""
-
-
-def test_two_processes_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    here.mkdir()
-    there.mkdir()
-    environment = {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": ":".join(sys.path)}
-    subprocess.run([sys.executable, "-c", SAME, str(there)], check=True, capture_output=True, env=environment)
-    monkeypatch.setattr(sys, "argv", ["", str(here)])
-    exec(compile(SAME, "same", "exec"), {})
-    written = [(folder / MODEL).read_bytes() for folder in (here, there)]
-    assert written[0] == written[1]
-    assert str(tmp_path).encode() not in written[0] and b"site-packages" not in written[0]
-
-
 # Mutants: each is a change of the finished file or of its host that the lowering gate must not let through.
 
 

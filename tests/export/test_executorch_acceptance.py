@@ -145,3 +145,33 @@ def test_memory_is_flat_in_loops_and_the_weight_cache_keeps_it_flat_where_it_is_
     off, on = (measure(unrolled / MODEL, 8, cache)["run"]["RssAnon"] for cache in (False, True))
     block = sum(p.numel() for p in quantized.model.transformer["core_block"].parameters()) * 4
     assert off - on > 5 * block  # seven of eight copies, but for what the allocator rounds
+
+
+SAME = """
+import sys, torch
+from pathlib import Path
+from typing import Any
+from export.targets.executorch import write_dynamic
+from parcae_mobile.config import ParcaeConfig
+from parcae_mobile.random_weights import random_model
+from quantize import load_recipe, quantize_with
+torch.set_num_threads(1)
+config = ParcaeConfig.from_dict({"n_embd": 64, "num_attention_heads": 2, "vocab_size": 256, "block_size": 32,
+    "n_layers_in_recurrent_block": 1, "recurrent_embedding_dimension": 64, "tie_embeddings": True,
+    "recurrent_intermediation_embedding_dimension": 64, "intermediate_size": 64, "norm_class_name": "RMSNorm"})
+write_dynamic(quantize_with(random_model(config), load_recipe("int4-small"), "rtn"), Path(sys.argv[1]), 2, 32)
+"""
+
+
+@pytest.mark.acceptance
+def test_two_processes_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    environment = {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": ":".join(sys.path)}
+    subprocess.run([sys.executable, "-c", SAME, str(there)], check=True, capture_output=True, env=environment)
+    monkeypatch.setattr(sys, "argv", ["", str(here)])
+    exec(compile(SAME, "same", "exec"), {})
+    written = [(folder / MODEL).read_bytes() for folder in (here, there)]
+    assert written[0] == written[1]
+    assert str(tmp_path).encode() not in written[0] and b"site-packages" not in written[0]
