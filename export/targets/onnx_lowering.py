@@ -19,10 +19,12 @@ from torch import fx
 from export.stages import Stage
 from parcae_mobile.errors import ToolMissingError
 from quantize.apply import QuantizedModel
+from quantize.tensor import QuantizedTensor
 
 from .onnx_weights import WeightFile, as_numpy, block_size, pack
 
 MS = "com.microsoft"
+LARGEST_FP16 = 65504
 HALF = ".half"  # suffix of initializers that are stored in fp16
 aten = torch.ops.aten
 
@@ -164,7 +166,7 @@ class StageLowering:
         if tensor is None:
             return self.gather(self.stored(weight), ids)
         packed, scales, zeros = self._packed(weight, flat=True)
-        return self.emit(
+        rows = self.emit(
             "GatherBlockQuantized",
             [packed, ids, scales, *([zeros] if zeros else [])],
             domain=MS,
@@ -173,6 +175,18 @@ class StageLowering:
             gather_axis=0,
             quantize_axis=1,
         )
+        return self.emit("Cast", [rows], to=TensorProto.FLOAT) if self._scales_in_halves(weight, tensor) else rows
+
+    def _scales_in_halves(self, weight: fx.Node, tensor: QuantizedTensor) -> bool:
+        """Whether a table's scales lie in the file as fp16, whose products with its integers are exact.
+
+        A scale has 8 significant bits and is normal in fp16, -8..7 has 3 more at most, and fp16 holds 11. The head's
+        table keeps fp32 scales, because `MatMulNBits` wants those of its input's type.
+        """
+        tied = self.quantized.model.config.tie_embeddings
+        head = tied and self._canonical(self.parameters[weight]) == "transformer.wte.weight"
+        exact = tensor.symmetric and tensor.bits <= 4 and float(tensor.scales.max()) * 8 <= LARGEST_FP16
+        return exact and not head
 
     def gather(self, table: str, ids: str, axis: int = 0) -> str:
         """Rows (or columns) of a float table, in fp32."""
@@ -185,6 +199,8 @@ class StageLowering:
         suffix = ".rows" if flat else ".blocks"
         if name + ".integers" + suffix not in self.initializers:
             packed, scales, zeros = pack(self.quantized.tensors[name])
+            if flat and self._scales_in_halves(weight, self.quantized.tensors[name]):
+                scales = scales.astype(np.float16)
             parts = {"integers": packed.reshape(len(packed), -1) if flat else packed, "scales": scales, "zeros": zeros}
             for part, array in parts.items():
                 if array is not None:
