@@ -34,9 +34,20 @@ suite: $(SETUP)
 acceptance: $(SETUP)
 	$(BIN)/pytest -n 2 -m acceptance
 
-# Memory and speed of the 140M shape with random weights; the table is kept in build/bench/bench.json.
+# Bytes, memory and speed of the 140M shape with random weights: about an hour; every line adds to build/bench/bench.json.
+BENCH := $(BIN)/parcae-export bench --model parcae-140m --random-weights --out build/bench --threads 1
+SHORT := --context 128 --context 1024
 bench: $(SETUP)
-	$(BIN)/parcae-export bench
+	$(BENCH) --quant int4 --quant int4-small --quant fp32 --loops 8 $(SHORT) --context 512 \
+		--baseline naive-onnx --baseline genai-llama
+	$(BENCH) --quant int4 --quant int4-small --loop-form scan --baseline naive-onnx
+	$(BENCH) --quant int4-small --loop-form stages $(SHORT) --loops 1 --loops 4 --loops 8 --loops 16
+	$(BENCH) --quant int4 --loop-form stages --kv full --kv shared --kv-dtype fp32 --kv-dtype int8 --loops 8
+	$(BENCH) --quant int4-small --loop-form unrolled --loops 1 --loops 8 --loops 16 $(SHORT)
+	$(BENCH) --target onnx --target executorch --quant int4 --quant int4-small --loops 8 $(SHORT) \
+		--loop-form stages --loop-form unrolled --loop-form scan --baseline naive-executorch
+	$(BENCH) --target coreml --quant int4 --loop-form stages --measure size
+	$(BENCH) --show --plot build/bench/bench.svg --markdown build/bench/bench.md
 
 clean:
 	rm -rf .venv dist build *.egg-info

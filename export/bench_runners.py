@@ -173,4 +173,4 @@ def plain_manifest(folder: Path) -> Any:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable ({error}); export the artifact again") from None
     parts = {name: SimpleNamespace(**values[name]) for name in ("geometry", "kv", "quantization")}
-    return SimpleNamespace(**{"graphs": {}, "portable": False, **values, **parts})
+    return SimpleNamespace(**{"graphs": {}, "portable": False, "last_logits": False, **values, **parts})
