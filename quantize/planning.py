@@ -61,7 +61,8 @@ def plan_table(recipe: Recipe, model: nn.Module) -> list[PlannedTensor]:
             continue
         if rule.palette_rows is not None:
             each = rule.rows_for(name, shape[0])
-            text, nbytes = f"palettes of 16 values, {each} rows each", palette_bytes(*shape, rule.bits, each)
+            text = f"palettes of 16 values, {each} rows each"
+            nbytes = palette_bytes(shape[0], shape[1], rule.bits, each)
             rows.append(PlannedTensor(name, part, shape, text, rule.bits, None, None, nbytes, count * 4))
             continue
         group = rule.groups_for(name, shape[1])

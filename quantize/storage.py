@@ -71,8 +71,9 @@ def load_quantized(model: Parcae, path: Path, recipe: Recipe) -> QuantizedModel:
     tensors = {name: QuantizedTensor.from_tensors(name, parts) for name in names}
     palettes = {name: PaletteTensor.from_tensors(name, parts) for name in tables}
     values = {name: parts[f"{name}.float"] for name in floats}
-    given_shapes = [(name, stored.shape) for name, stored in (*tensors.items(), *palettes.items())]
-    for name, given in given_shapes + [(name, tuple(value.shape)) for name, value in values.items()]:
+    found: dict[str, tuple[int, ...]] = {name: tensor.shape for name, tensor in tensors.items()}
+    found |= {name: palette.shape for name, palette in palettes.items()}
+    for name, given in (found | {name: tuple(value.shape) for name, value in values.items()}).items():
         if name not in shapes:
             raise UnexpectedTensorError(f"{path}: the model has no {name}; the file was made for another one")
         if given != shapes[name]:
