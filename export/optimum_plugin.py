@@ -53,10 +53,12 @@ class ParcaeHubModel(PreTrainedModel):
 
     def __init__(self, config: ParcaeHubConfig) -> None:
         super().__init__(config)
-        self.checkpoint, self.revision, self.dtype_asked = "", None, None
+        self.checkpoint = ""
+        self.revision: str | None = None
+        self.dtype_asked: str | None = None
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *given: Any, **more: Any) -> ParcaeHubModel:  # type: ignore[override]
+    def from_pretrained(cls, name: str | Path, *given: Any, **more: Any) -> ParcaeHubModel:
         """The folder or hub id, with the type that was asked for."""
         model = cls(more["config"])
         model.checkpoint, model.revision = str(name), more.get("revision")
@@ -79,7 +81,7 @@ def register() -> None:
     known = TasksManager.create_register("onnx", overwrite_existing=True)
     known(MODEL_TYPE, "text-generation", TASK, library_name="transformers")(ParcaeOnnxConfig)
     # The one place where Optimum turns a loaded model into files; it offers no hook for a model that does so itself.
-    driver = importlib.import_module("optimum.exporters.onnx.__main__")
+    driver: Any = importlib.import_module("optimum.exporters.onnx.__main__")
     original = driver.onnx_export_from_model
 
     @functools.wraps(original)
@@ -157,11 +159,9 @@ def prepared(arguments: argparse.Namespace) -> Iterator[None]:
 
 def main() -> None:
     """Optimum's command with the plug-in loaded, wherever it is installed."""
-    importlib.import_module("optimum.commands.export.onnx")
-    from optimum.commands import optimum_cli
-
-    importlib.import_module("optimum.commands.register.register_parcae")
-    optimum_cli.main()
+    for module in ("optimum.commands.export.onnx", "optimum.commands.register.register_parcae"):
+        importlib.import_module(module)
+    importlib.import_module("optimum.commands.optimum_cli").main()
 
 
 if __name__ == "__main__":

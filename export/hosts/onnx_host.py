@@ -96,6 +96,8 @@ class OnnxHost(Host):
         self._options.log_severity_level = 3
         self._options.intra_op_num_threads = threads
         self._options.inter_op_num_threads = 1
+        # onnxruntime keeps a plan of its memory for each new shape, and the static form's mask has one for each token.
+        self._options.enable_mem_pattern = loop_form != "unrolled"
         for name, value in (settings or {}).items():
             self._options.add_session_config_entry(name, value)
         self._graphs = graphs or {}

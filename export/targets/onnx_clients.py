@@ -65,7 +65,7 @@ def genai_config(
             "context_length": context,
             "vocab_size": config.padded_vocab_size,
             "decoder": {
-                "session_options": {"log_id": "parcae", "provider_options": [], **level},
+                "session_options": {"log_id": "parcae", "enable_mem_pattern": False, "provider_options": [], **level},
                 "filename": "model.onnx",
                 "head_size": config.head_size,
                 "hidden_size": config.n_embd,

@@ -56,7 +56,7 @@ class PortableLowering(StageLowering):
         else:
             check_portable(name, tensor)
             parts = [self._integers(name, tensor), self._scales(name, tensor)]
-            layout = {"axis": 1} if _whole_row(tensor) else {"axis": 0, "block_size": tensor.group_size}
+            layout: dict[str, Any] = {"axis": 1} if _whole_row(tensor) else {"axis": 0, "block_size": tensor.group_size}
             out = self.emit("MatMul", [x, self.emit("DequantizeLinear", parts, **layout)])
         bias = node.args[2] if len(node.args) > 2 else None
         return out if bias is None else self.emit("Add", [out, self.operand(bias)])

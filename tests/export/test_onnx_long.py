@@ -36,12 +36,16 @@ if portable:
 else:
     from export.hosts.onnx_host import OnnxHost as Host
 host = Host(Path(folder), form, geometry, threads=1)
-token, resident = 7, {}
-for done in range(1, tokens + 1):
-    token = int(host.run([token], loops, positions=[0])[0, : geometry.vocab_size].argmax())
-    if done % 100 == 0:
-        resident[done] = psutil.Process().memory_info().rss - geometry.bytes_per_token(loops) * host.length
-print(json.dumps(resident))
+said = []
+for conversation in range(2):
+    host.reset()
+    token, resident = 7, {}
+    for done in range(1, tokens + 1):
+        token = int(host.run([token], loops, positions=[0])[0, : geometry.vocab_size].argmax())
+        if done % 100 == 0:
+            resident[done] = psutil.Process().memory_info().rss - geometry.bytes_per_token(loops) * host.length
+    said.append(resident)
+print(json.dumps(said))
 """
 
 
@@ -59,9 +63,12 @@ def test_a_thousand_tokens_do_not_leak(quantized: Callable[..., QuantizedModel],
     geometry = CacheGeometry.of(model.model.config, LOOPS)
     asked = json.dumps([str(tmp_path), form, portable, vars(geometry), LOOPS, TOKENS])
     ran = subprocess.run([sys.executable, "-c", PROGRAM, asked], capture_output=True, text=True, cwd=ROOT, check=True)
-    resident = json.loads(ran.stdout)
-    print(form, "portable" if portable else "", {done: f"{held / 1e6:.1f} MB" for done, held in resident.items()})
-    assert resident["900"] <= 1.02 * resident["200"]
+    first, second = json.loads(ran.stdout)
+    for resident in (first, second):
+        print(form, "portable" if portable else "", {done: f"{held / 1e6:.1f} MB" for done, held in resident.items()})
+    assert second["900"] <= 1.02 * first["900"]
+    if not portable:  # its attention makes intermediate results as long as the text, which are no leak but do grow
+        assert first["900"] <= 1.02 * first["200"]
 
 
 @pytest.mark.parametrize("form", ["stages", "scan", "unrolled"])
