@@ -14,8 +14,6 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
-
 from .bench_runners import opener
 
 VOCABULARY = 256  # ids below the vocabulary of any model that is measured
@@ -23,7 +21,13 @@ VOCABULARY = 256  # ids below the vocabulary of any model that is measured
 
 def resident() -> int:
     """Resident bytes of this process."""
-    return int(psutil.Process().memory_info().rss)
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except FileNotFoundError:  # not Linux; there the library would be counted too
+        import psutil
+
+        return int(psutil.Process().memory_info().rss)
+    return pages * resource.getpagesize()
 
 
 def peak() -> int:
