@@ -127,15 +127,18 @@ class ExecutorchHost(Host):
 
     @property
     def cache_bytes(self) -> int:
-        """Bytes of the runtime's caches, for the full context; pages that no token reached are not resident."""
+        """Bytes of the runtime's caches, for the full context: all of them are resident once the methods are loaded."""
         shapes = {stage: math.prod(self.geometry.shape(stage)) for stage in self.geometry.layers}
         return sum(2 * 4 * count * shapes[stage] for stage, count in self.geometry.layers.items())
 
     def _check_slots(self, loops: int, exit_threshold: float) -> None:
         """A slot that a token of the past never wrote must not be read: the runtime's caches cannot be copied."""
         apart = self.geometry.slots == self.geometry.max_loops > 1
-        if exit_threshold and not (self.dynamic and not apart):
-            raise UsageError("early exit with ExecuTorch needs a dynamic artifact with --kv first1+shared")
+        if exit_threshold and (apart or not self.dynamic):
+            raise UsageError(
+                "early exit with ExecuTorch needs a dynamic artifact whose loops share a cache slot; "
+                "export with --kv shared or first1+shared"
+            )
         if self.length and min(loops, self.geometry.slots) > self._held_loops:
             raise UsageError(
                 f"loops = {loops}: the tokens before were computed with {self._held_loops}; start again, "
@@ -175,12 +178,9 @@ class ExecutorchHost(Host):
             (state,) = self._call("recur", state, injected, past, slot, *values)
             states.setdefault(loop, []).append(state.numpy())
             self.loops_used = max(self.loops_used, loop + 1)
-            every_slot = loop + 1 >= self.geometry.slots
-            if (
-                self._exit_threshold
-                and every_slot
-                and self.converged(before.numpy(), state.numpy(), self._exit_threshold)
-            ):
+            # Every slot must be written before a token may leave.
+            may_leave = self._exit_threshold and loop + 1 >= self.geometry.slots
+            if may_leave and self.converged(before.numpy(), state.numpy(), self._exit_threshold):
                 break
         chosen = torch.tensor(positions or [ids.shape[1] - 1])
         logits = self._call("coda", state, ids, past, chosen)[0]

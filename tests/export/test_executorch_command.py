@@ -148,5 +148,5 @@ def test_early_exit_needs_slots_that_loops_share(
 ) -> None:
     folder, manifest, _ = shared
     full = manifest.model_copy(update={"kv": manifest.kv.model_copy(update={"policy": "full"})})
-    with pytest.raises(UsageError, match="--kv first1"):
+    with pytest.raises(UsageError, match="share a cache slot; export with --kv shared"):
         open_host(folder, full, 1).run([1], 2, exit_threshold=0.1)
