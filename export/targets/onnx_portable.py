@@ -31,8 +31,8 @@ class PortableLowering(StageLowering):
     """Lowers a stage to standard operators.
 
     With `growing` caches a present is its past with the chunk appended, as stock clients expect of standard operators;
-    otherwise the chunk is scattered into the past. `private` prefixes the names of quantized matrices, not their bytes:
-    an unrolled loop with initializers of its own keeps each `DequantizeLinear` their only consumer.
+    otherwise the chunk is scattered into the past. `private` prefixes the names of quantized matrices, which lie in the
+    body of a Scan.
     """
 
     def __init__(self, *given: Any, growing: bool = False, private: str = "", **more: Any) -> None:

@@ -4,8 +4,9 @@
     write_static(quantized, folder, {2: "model_T2.onnx", 8: "model.onnx"})                # one weights.data for both
 
 The recurrent block's nodes are repeated, its initializers are not: graphs of any loop count refer to byte-identical
-weights. Inputs are `input_ids`, `attention_mask` and `past_key_values.{i}.key|value` for each (loop, layer) pair in the
-order in which a token passes them; outputs are `logits` and `present.{i}.key|value`.
+weights. (In the portable flavour the block is the body of a Scan, see `onnx_portable_loop.py`.) Inputs are `input_ids`,
+`attention_mask` and `past_key_values.{i}.key|value` for each (loop, layer) pair in the order in which a token passes
+them; outputs are `logits` and `present.{i}.key|value`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from quantize.apply import QuantizedModel
 from .onnx_graph import ACCURACY_LEVELS, CACHE_STAGES, WEIGHTS, declare, rename, save
 from .onnx_lowering import StageLowering, half_casts
 from .onnx_portable import PortableLowering
+from .onnx_portable_loop import BODY, scan_static
 from .onnx_weights import WeightFile
 
 
@@ -68,9 +70,19 @@ class _Composer:
         prelude, recurrent = config.n_layers_in_prelude, config.n_layers_in_recurrent_block
         initializers: dict[str, TensorProto] = {}
         nodes = self._lower(initializers, "prelude", "prelude/", 0, {})
-        for loop in range(loops):
-            state = {"state": f"state.{loop}", "next_state": f"state.{loop + 1}"}
-            nodes += self._lower(initializers, "recur", f"loop{loop}/", prelude + loop * recurrent, state)
+        if self.portable:
+            nodes += scan_static(
+                model,
+                self.stages["recur"],
+                self.weights,
+                initializers,
+                loops,
+                lambda names: self._lower(initializers, "recur", BODY, 0, names),
+            )
+        else:
+            for loop in range(loops):
+                state = {"state": f"state.{loop}", "next_state": f"state.{loop + 1}"}
+                nodes += self._lower(initializers, "recur", f"loop{loop}/", prelude + loop * recurrent, state)
         coda = {"state": f"state.{loops}"} | ({} if last_logits else {"positions": ""})
         nodes += self._lower(initializers, "coda", "coda/", prelude + loops * recurrent, coda)
         placed = [("prelude", 0), *(("recur", prelude + loop * recurrent) for loop in range(loops))]
@@ -94,7 +106,8 @@ class _Composer:
         logits = helper.make_tensor_value_info("logits", float32, [1, rows, config.padded_vocab_size])
         leading = _leading_nodes(initializers, self.weights, config.recurrent_embedding_dimension, last_logits)
         outputs = [logits, *declared("present.", "total" if self.portable else "present")]
-        casts = half_casts(initializers, nodes)
+        inner = [node for outer in nodes for attribute in outer.attribute for node in attribute.g.node]
+        casts = half_casts(initializers, [*nodes, *inner])
         return helper.make_graph([*casts, *leading, *nodes], "parcae", inputs, outputs, list(initializers.values()))
 
     def _lower(
@@ -107,7 +120,7 @@ class _Composer:
         common = (stage, self.quantized, self.weights, initializers, self.level, prefix, given, scales)
         if not self.portable:
             return StageLowering(*common).run()
-        return PortableLowering(*common, growing=True, private=prefix if name == "recur" else "").run()
+        return PortableLowering(*common, growing=True, private=BODY if name == "recur" else "").run()
 
 
 def _caches(stage: Stage, prefix: str) -> list[str]:

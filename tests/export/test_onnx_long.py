@@ -66,7 +66,7 @@ def test_a_thousand_tokens_do_not_leak(quantized: Callable[..., QuantizedModel],
     first, second = json.loads(ran.stdout)
     for resident in (first, second):
         print(form, "portable" if portable else "", {done: f"{held / 1e6:.1f} MB" for done, held in resident.items()})
-    assert second["900"] <= 1.02 * first["900"]
+    assert second["1000"] <= 1.02 * first["1000"]
     if not portable:  # its attention makes intermediate results as long as the text, which are no leak but do grow
         assert first["900"] <= 1.02 * first["200"]
 

@@ -71,11 +71,18 @@ def passes(
     return lowering_gate(host, quantized.model, texts, (3,), "fp32").passed
 
 
+def initializers(path: Path) -> list[onnx.TensorProto]:
+    """Of a graph and of the bodies in it."""
+    graph = onnx.load(path, load_external_data=False).graph
+    bodies = [entry.g for node in graph.node for entry in node.attribute if entry.HasField("g")]
+    return [tensor for part in (graph, *bodies) for tensor in part.initializer]
+
+
 def edit(folder: Path, changes: dict[str, Callable[[np.ndarray], np.ndarray]]) -> None:
     """Change stored tensors in place, by the end of their names; all graphs of a folder read the same bytes."""
     done: set[str] = set()
     for path in folder.glob("model*.onnx"):
-        for tensor in onnx.load(path, load_external_data=False).graph.initializer:
+        for tensor in initializers(path):
             key = next((key for key in changes if tensor.name.endswith(key) and key not in done), None)
             if key is not None:
                 fields = {entry.key: entry.value for entry in tensor.external_data}
@@ -91,7 +98,7 @@ def edit(folder: Path, changes: dict[str, Callable[[np.ndarray], np.ndarray]]) -
 
 def stored(folder: Path, ending: str) -> np.ndarray:
     for path in folder.glob("model*.onnx"):
-        for tensor in onnx.load(path, load_external_data=False).graph.initializer:
+        for tensor in initializers(path):
             if tensor.name.endswith(ending):
                 return np.array(onnx.numpy_helper.to_array(tensor, base_dir=str(folder)))
     raise AssertionError(f"no {ending}")

@@ -81,7 +81,9 @@ def test_graphs_are_valid_and_hold_standard_operators_only(artifacts: Any, form:
         onnx.checker.check_model(str(path), full_check=True)
         model = onnx.load(path, load_external_data=False)
         assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 21)]
-        for node in model.graph.node:
+        inner = [node for outer in model.graph.node for entry in outer.attribute for node in entry.g.node]
+        assert ("Scan" in {node.op_type for node in model.graph.node}) == bool(inner) == (form == "unrolled")
+        for node in [*model.graph.node, *inner]:
             assert node.domain == "" and onnx.defs.has(node.op_type, 21, "")
 
 
