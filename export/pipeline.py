@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from parcae_mobile.errors import UsageError
 from parcae_mobile.kv_cache import CacheScales, CacheSpec
 from parcae_mobile.manifest import MANIFEST, Manifest, Verdict, hash_files
 from quantize.algorithms import quantize_with
@@ -39,6 +40,7 @@ from .target import WriteOptions, find_target, load_host, load_target, memory_re
 GOLDEN_BYTES = 2_000_000
 WINDOW = 256
 CALIBRATION_WINDOWS = 32
+DISTILL_WINDOWS = 448
 SMALL_MODEL = 50_000_000  # parameters; larger models are judged on fewer texts
 Progress = Callable[[str], None]
 
@@ -126,16 +128,19 @@ def run_export(request: ExportRequest, progress: Progress = lambda line: None) -
     return results
 
 
-def calibration_windows(source: Source, file: Path | None) -> Tensor:
-    """(n, length) ids to quantize by: up to 32 windows of 256 tokens of calibration text."""
+def calibration_windows(source: Source, file: Path | None, most: int = CALIBRATION_WINDOWS) -> Tensor:
+    """(n, length) ids to quantize by: up to `most` windows of 256 tokens of calibration text."""
     length = min(WINDOW, source.model.config.context) - 1
     text = source.text("calibration", file)
-    return text.windows(min(CALIBRATION_WINDOWS, max(1, len(text.ids) // (length + 1))), length)
+    return text.windows(min(most, max(1, len(text.ids) // (length + 1))), length)
 
 
 def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: Progress) -> QuantizedModel:
     """Quantize once, for all targets; calibration text only where the model can read it."""
+    if request.calibration is not None and not source.real:
+        raise UsageError(f"--calibration {request.calibration}: this model has no tokenizer to read it; leave it out")
     calibration = calibration_windows(source, request.calibration) if source.real else None
+    training = source.real and request.distill > 0
 
     def report(name: str, done: int, total: int) -> None:
         progress(f"quantizing {done}/{total} {name}")
@@ -149,6 +154,7 @@ def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: P
         report,
         request.seed,
         distill_steps=request.distill,
+        distill_windows=calibration_windows(source, request.calibration, DISTILL_WINDOWS) if training else None,
     )
 
 

@@ -46,10 +46,12 @@ def quantize_with(
     seed: int = 0,
     loops: int | None = None,
     distill_steps: int = 0,
+    distill_windows: Tensor | None = None,
 ) -> QuantizedModel:
     """Quantize `model` by `recipe` with a named algorithm; the same arguments give the same integers.
 
     `calibration` (n, length) int64 windows of real text; `loops` of a calibration pass, see `calibration_loops`.
+    `distill_windows`, of which training wants many more, are the calibration's where they are not given.
     Raises `UsageError` for an unknown algorithm or missing text, `GateError` for too many fall-backs,
     `TensorValueError` for activations that are not finite, `RecipeError` as `plan` does.
     """
@@ -66,7 +68,8 @@ def quantize_with(
     if distill_steps:
         if calibration is None:
             raise UsageError("--distill needs calibration text; give --calibration FILE")
-        quantized = distill(model, quantized, calibration, distill_steps, seed, progress)
+        windows = calibration if distill_windows is None else distill_windows
+        quantized = distill(model, quantized, windows, distill_steps, seed, progress)
     return quantized
 
 

@@ -206,6 +206,7 @@ def test_random_weights_are_verified_without_a_verdict_on_quality(
     assert said["compression"]["passed"] is None and "random weights" in said["compression"]["note"]
     assert "tokenizer.json" not in said["files"]
     assert cli(*arguments, "--text", "x.txt", "--out", tmp_path / "n").code == 2
+    assert "no tokenizer" in cli(*arguments, "--calibration", "x.txt", "--out", tmp_path / "n").line
 
 
 def test_reference_files_are_written_compared_and_used(cli: Cli, mini: Path, text: Path, tmp_path: Path) -> None:
