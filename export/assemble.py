@@ -96,7 +96,7 @@ def assemble(
             recipe=quantized.recipe.name,
             algorithm=quantized.algorithm if table else "none",
             tensors=table,
-            notes=quantized.notes,
+            notes=[*quantized.notes, *([target.layout] if table and target.layout and not options.portable else [])],
         ),
         certificate=certificate,
         lowering=Verdict(passed=None, by_loops={}),

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from parcae_mobile.config import KV_POLICIES
 from parcae_mobile.errors import UsageError
+from parcae_mobile.loops import KV_POLICIES
 from parcae_mobile.manifest import MANIFEST
 
 from .bench import Subject

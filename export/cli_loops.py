@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from parcae_mobile.config import KV_POLICIES, check_loops, check_threshold
 from parcae_mobile.errors import InputError, UsageError
+from parcae_mobile.loops import KV_POLICIES, check_loops, check_threshold
 
 from .cli_common import Json, Threads, app, out, print_json, progress_line, set_threads
 

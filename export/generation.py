@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parcae_mobile.config import check_threshold
 from parcae_mobile.errors import PromptTooLongError, UsageError
+from parcae_mobile.loops import check_threshold
 
 from .hosts.base import Host
 

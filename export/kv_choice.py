@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from parcae_mobile.config import KV_POLICIES
 from parcae_mobile.kv_cache import KVCache
+from parcae_mobile.loops import KV_POLICIES
 from parcae_mobile.model import Parcae
 from parcae_mobile.parity import Distance, compare
 

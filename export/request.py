@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from parcae_mobile.config import KV_POLICIES
 from parcae_mobile.errors import ToolMissingError, UsageError
+from parcae_mobile.loops import KV_POLICIES
 from parcae_mobile.manifest import Compute, LoopForm
 from quantize.recipe import Recipe, plan_halves
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parcae_mobile.config import check_loops
 from parcae_mobile.errors import InputError, UsageError
+from parcae_mobile.loops import check_loops
 from parcae_mobile.manifest import Manifest, verify_files
 from parcae_mobile.tokenizer import TextTokenizer
 

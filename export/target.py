@@ -14,8 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from parcae_mobile.config import LOOPS
 from parcae_mobile.errors import ToolMissingError, UsageError
+from parcae_mobile.loops import LOOPS
 
 if TYPE_CHECKING:
     import torch
@@ -113,6 +113,7 @@ class Target:
     shared_kv_forms: tuple[LoopForm, ...]  # forms whose host can let loops share a cache slot
     host_runtime: str
     minimum_runtime: tuple[tuple[str, str], ...] = ()
+    layout: str = ""  # how stored integers differ from the quantized tensors in place, for the manifest
     stores_fp16: bool = True  # whether a matrix that a recipe rounds to fp16 takes fewer bytes
     memory_module: str | None = None  # its `report(folder, manifest)` gives rows of resident bytes by loop count
     palettes: bool = False  # matrices as indices into tables of values
@@ -142,6 +143,7 @@ TARGETS = {
             shared_kv_forms=("stages",),
             host_runtime="onnxruntime",
             minimum_runtime=(("onnxruntime", "1.31"),),
+            layout="queries and keys of one format lie in one initializer, keys' rows last: c_q.weight+c_k.weight",
             shares_static=True,
         ),
         Target(

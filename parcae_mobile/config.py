@@ -10,20 +10,15 @@ an error that names it, because an option that is silently ignored gives plausib
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, UsageError
 
-LOOPS = (1, 2, 4, 8, 16)  # the loop counts at which a model or a dynamic artifact is judged
-# How many loops keep keys and values of their own; the later ones share a slot in which the last one's win.
-KV_POLICIES = {"full": None, "shared": 0, "first1+shared": 1, "first2+shared": 2}
 RELEASED_SHAPES = ("parcae-140m", "parcae-370m", "parcae-770m", "parcae-1.3b")
 
 # What the original's initialisation strategies leave in the forward pass: scales of embedding and logits.
@@ -144,6 +139,8 @@ class ParcaeConfig:
             if key in known:
                 kept[key] = value
             elif key not in _ONLY and key not in _WITHOUT_EFFECT:
+                import difflib  # here, because a host runtime wants neither of these two: they would add 1.3 MB to it
+
                 near = difflib.get_close_matches(key, [*known, *_ONLY, *_WITHOUT_EFFECT], 1)
                 hint = f"; did you mean {near[0]}?" if near else "; remove it if the model does not depend on it"
                 raise ConfigError(f"unknown key {key!r}{hint}")
@@ -209,28 +206,10 @@ def released_config(name: str) -> ParcaeConfig:
     """The configuration of a released shape (`parcae-140m`, `parcae-370m`, `parcae-770m`, `parcae-1.3b`)."""
     if name not in RELEASED_SHAPES:
         raise UsageError(f"{name!r} is no released shape; choose one of {', '.join(RELEASED_SHAPES)}")
+    from importlib import resources
+
     text = resources.files("parcae_mobile").joinpath("shapes", f"{name}.json").read_text(encoding="utf-8")
     return ParcaeConfig.from_dict(json.loads(text))
-
-
-def policy_slots(policy: str, max_loops: int) -> int:
-    """Cache slots of a recurrent layer under a KV policy (the original's compress-s1, compress-first1, -first2)."""
-    apart = KV_POLICIES[policy]
-    return max_loops if apart is None else min(apart + 1, max_loops)
-
-
-def check_loops(loops: int, most: int | None = None) -> None:
-    """Raise `UsageError` unless 1 <= loops <= most."""
-    if loops < 1:
-        raise UsageError(f"loops = {loops}: the recurrent block runs at least once; give 1 or more")
-    if most is not None and loops > most:
-        raise UsageError(f"loops = {loops} is above the maximum of {most}; raise --max-loops or lower the loops")
-
-
-def check_threshold(threshold: float) -> None:
-    """Raise `UsageError` unless 0 <= threshold < 1: a share of the norm of the state, 0 is off."""
-    if not 0 <= threshold < 1:
-        raise UsageError(f"--exit-threshold {threshold}: give a share of the state's norm, 0 (off) to below 1")
 
 
 def _or(values: tuple[Any, ...]) -> str:

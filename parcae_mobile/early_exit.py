@@ -16,9 +16,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .config import check_loops, check_threshold
 from .errors import UsageError
 from .kv_cache import KVCache
+from .loops import check_loops, check_threshold
 from .model import Parcae
 
 

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .config import KV_POLICIES, ParcaeConfig, policy_slots
+from .config import ParcaeConfig
 from .errors import PromptTooLongError, UsageError
+from .loops import KV_POLICIES, policy_slots
 
 STAGES = ("prelude", "core_block", "coda")
 

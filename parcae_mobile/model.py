@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .config import ParcaeConfig, check_loops
+from .config import ParcaeConfig
 from .errors import PromptTooLongError
 from .injection import build_injection
 from .kv_cache import FullSequence, KVCache, Slot
 from .layers import Block, Linear, build_norm
+from .loops import check_loops
 
 
 class Parcae(nn.Module):

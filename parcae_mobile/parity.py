@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .config import LOOPS
 from .kv_cache import KVCache
+from .loops import LOOPS
 from .model import Parcae
 
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parcae_mobile.config import ParcaeConfig, check_loops, policy_slots
 from parcae_mobile.errors import PromptTooLongError
+from parcae_mobile.loops import check_loops, policy_slots
 
 if TYPE_CHECKING:
+    from parcae_mobile.config import ParcaeConfig
     from parcae_mobile.manifest import Manifest
 
 

@@ -2,9 +2,9 @@
 
 give_back_pages(folder / "weights.data")
 
-onnxruntime maps the file and reads single rows of its embedding tables. Linux maps the neighbourhood of each row that it
-finds in the page cache, 64 KiB at a time, so a prompt soon counts whole tables as resident. The pages are clean copies
-of the file: without them the next look-up reads the page cache again.
+onnxruntime maps the file and reads single rows of its embedding tables. Linux then maps the neighbourhood of each row
+that it finds in the page cache, 64 KiB at a time, so a prompt soon counts whole tables as resident. The pages are clean
+copies of the file: without them the next look-up reads the page cache again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,12 @@ from functools import cache
 from pathlib import Path
 
 MADV_DONTNEED = 4  # the value on every Linux
+
+
+def give_back_heap() -> None:
+    """Return freed memory that the C library keeps for later; a library that keeps none has no such function."""
+    if sys.platform == "linux" and hasattr(_libc(), "malloc_trim"):
+        _libc().malloc_trim(0)
 
 
 def give_back_pages(path: Path) -> int:

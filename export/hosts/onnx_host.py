@@ -19,7 +19,7 @@ import numpy as np
 from parcae_mobile.errors import ToolMissingError, UsageError
 
 from .base import CacheGeometry, Host
-from .mapped_file import give_back_pages
+from .mapped_file import give_back_heap, give_back_pages
 
 try:
     import onnxruntime as ort
@@ -107,6 +107,7 @@ class OnnxHost(Host):
                 self._session(f"model_{name}.onnx")
         else:
             self._session("model.onnx")
+        give_back_heap()
         give_back_pages(folder / WEIGHTS)
         self._caches: dict[str, np.ndarray] = {}
         self._capacity = self._slots = 0
@@ -136,6 +137,8 @@ class OnnxHost(Host):
         self._fill_above(self.loops_used, self.length, total)
         if chunk.is_prompt or total % GIVE_BACK_EVERY == 0:
             give_back_pages(self._folder / WEIGHTS)
+        if chunk.is_prompt:
+            give_back_heap()
         self.length = total
         return logits[0]
 

@@ -18,8 +18,8 @@ from export.target import StoredInjection, WriteOptions
 from export.targets.coreml_dynamic import stage_functions, while_functions
 from export.targets.coreml_package import save_package
 from export.targets.coreml_static import static_functions
-from parcae_mobile.config import policy_slots
 from parcae_mobile.errors import InputError, UsageError
+from parcae_mobile.loops import policy_slots
 from parcae_mobile.manifest import Port, Signature
 from quantize.apply import QuantizedModel
 

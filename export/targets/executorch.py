@@ -14,8 +14,8 @@ from typing import Any
 
 from export.hosts.executorch_host import MODEL
 from export.target import StoredInjection, WriteOptions
-from parcae_mobile.config import policy_slots
 from parcae_mobile.errors import ToolMissingError, UsageError
+from parcae_mobile.loops import policy_slots
 from parcae_mobile.manifest import Delegation, Signature
 from quantize.apply import QuantizedModel
 

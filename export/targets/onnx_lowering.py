@@ -21,10 +21,11 @@ from parcae_mobile.errors import ToolMissingError
 from quantize.apply import QuantizedModel
 from quantize.tensor import QuantizedTensor
 
-from .onnx_weights import WeightFile, as_numpy, block_size, pack
+from .onnx_joined import Branch, join, joinable, joined_name, query_key_pairs
+from .onnx_weights import WeightFile, as_numpy, block_size, exact_in_fp16, pack
 
 MS = "com.microsoft"
-LARGEST_FP16 = 65504
+MACHINE_EPSILON = torch.finfo(torch.float32).eps
 HALF = ".half"  # suffix of initializers that are stored in fp16
 aten = torch.ops.aten
 
@@ -33,7 +34,10 @@ class StageLowering:
     """Lowers one stage into `nodes`; initializers go to a dictionary that the stages of one graph share.
 
     Values of the stage are named `prefix` + name, its inputs and outputs as `names` maps them (themselves otherwise).
+    Where queries and keys are quantized alike, one product gives both (`onnx_joined.py`), if the class `joins`.
     """
+
+    joins = True
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class StageLowering:
         self.values: dict[fx.Node, Any] = {}
         self.parameters: dict[fx.Node, str] = {}
         self._total_less_one: str | None = None
+        self._flat: set[str] = set()  # values (1, S, width) that attention takes as they are
         self._kv_scales = iter(kv_scales) if kv_scales is not None else None
 
     def run(self) -> list[NodeProto]:
@@ -59,18 +64,38 @@ class StageLowering:
         signature = self.stage.program.graph_signature
         targets = {spec.arg.name: spec.target for spec in signature.input_specs if spec.target is not None}
         user_inputs = iter(self.stage.inputs)
-        for node in self.stage.program.graph.nodes:
-            if node.op == "placeholder":
-                if node.name in targets:
-                    self.parameters[node] = targets[node.name].removeprefix("model.")
-                else:
-                    name = next(user_inputs)
-                    self.values[node] = self.names.get(name, name)
-            elif node.op == "call_function":
-                self._call(node)
+        graph = self.stage.program.graph
+        for node in graph.find_nodes(op="placeholder"):
+            if node.name in targets:
+                self.parameters[node] = targets[node.name].removeprefix("model.")
             else:
+                name = next(user_inputs)
+                self.values[node] = self.names.get(name, name)
+        pairs = {attention: pair for attention, *pair in query_key_pairs(graph) if self._joinable(*pair)}
+        joined = {node for pair in pairs.values() for branch in pair for node in branch.nodes}
+        for node in graph.nodes:
+            if node.op == "output":
                 self._outputs(node)
+            elif node.op == "call_function" and node not in joined:
+                if node in pairs:
+                    self._query_and_key(*pairs[node])
+                self._call(node)
         return self.nodes
+
+    def _joinable(self, query: Branch, key: Branch) -> bool:
+        names = [self.parameters.get(branch.linear.args[1], "") for branch in (query, key)]
+        return self.joins and joinable([self.quantized.tensors.get(name) for name in names])
+
+    def _query_and_key(self, query: Branch, key: Branch) -> None:
+        """Normalised queries and keys, (1, S, width) each, from one product and one norm."""
+        names = [self.parameters[branch.linear.args[1]] for branch in (query, key)]
+        tensors = [self.quantized.tensors[name] for name in names]
+        rows, size = [tensor.shape[0] for tensor in tensors], query.norm.args[1][-1]
+        both = self._product(self.operand(query.linear.args[0]), joined_name(*names), join(tensors))
+        heads = self._norm(self.reshape(both, [1, -1, sum(rows) // size, size]), size)
+        split = [self.reshape(heads, [1, -1, sum(rows)]), self.constant(np.array(rows, np.int64))]
+        self.values[query.norm], self.values[key.norm] = flat = self.emit("Split", split, outputs=2, axis=-1)
+        self._flat.update(flat)
 
     def emit(self, op: str, inputs: list[str], outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
         """Add a node; returns its output's name, or the list of names."""
@@ -143,29 +168,33 @@ class StageLowering:
         if tensor is None:
             out = self.emit("FusedMatMul", [x, self.weight(weight)], domain=MS, transB=1)
         else:
-            packed, scales, zeros = self._packed(weight)
-            inputs = [x, packed, scales, *([zeros] if zeros else [])]
-            rows, columns = tensor.shape
-            out = self.emit(
-                "MatMulNBits",
-                inputs,
-                domain=MS,
-                N=rows,
-                K=columns,
-                bits=tensor.bits,
-                block_size=block_size(tensor),
-                accuracy_level=self.accuracy_level,
-            )
+            out = self._product(x, self._canonical(self.parameters[weight]), tensor)
         bias = node.args[2] if len(node.args) > 2 else None
         return out if bias is None else self.emit("Add", [out, self.operand(bias)])
+
+    def _product(self, x: str, name: str, tensor: QuantizedTensor) -> str:
+        """`x` times a quantized matrix, whose initializers are named after `name`."""
+        packed, scales, zeros = self._packed(name, tensor)
+        rows, columns = tensor.shape
+        return self.emit(
+            "MatMulNBits",
+            [x, packed, scales, *([zeros] if zeros else [])],
+            domain=MS,
+            N=rows,
+            K=columns,
+            bits=tensor.bits,
+            block_size=block_size(tensor),
+            accuracy_level=self.accuracy_level,
+        )
 
     def embedding(self, node: Any) -> str:
         weight, ids = node.args[0], self.operand(node.args[1])
         assert isinstance(weight, fx.Node)
-        tensor = self.quantized.tensors.get(self._canonical(self.parameters[weight]))
+        name = self._canonical(self.parameters[weight])
+        tensor = self.quantized.tensors.get(name)
         if tensor is None:
             return self.gather(self.stored(weight), ids)
-        packed, scales, zeros = self._packed(weight, flat=True)
+        packed, scales, zeros = self._packed(name, tensor, flat=True)
         rows = self.emit(
             "GatherBlockQuantized",
             [packed, ids, scales, *([zeros] if zeros else [])],
@@ -175,31 +204,23 @@ class StageLowering:
             gather_axis=0,
             quantize_axis=1,
         )
-        return self.emit("Cast", [rows], to=TensorProto.FLOAT) if self._scales_in_halves(weight, tensor) else rows
+        return self.emit("Cast", [rows], to=TensorProto.FLOAT) if self._scales_in_halves(name, tensor) else rows
 
-    def _scales_in_halves(self, weight: fx.Node, tensor: QuantizedTensor) -> bool:
-        """Whether a table's scales lie in the file as fp16, whose products with its integers are exact.
-
-        A scale has 8 significant bits and is normal in fp16, -8..7 has 3 more at most, and fp16 holds 11. The head's
-        table keeps fp32 scales, because `MatMulNBits` wants those of its input's type.
-        """
-        tied = self.quantized.model.config.tie_embeddings
-        head = tied and self._canonical(self.parameters[weight]) == "transformer.wte.weight"
-        exact = tensor.symmetric and tensor.bits <= 4 and float(tensor.scales.max()) * 8 <= LARGEST_FP16
-        return exact and not head
+    def _scales_in_halves(self, name: str, tensor: QuantizedTensor) -> bool:
+        """A table's, where fp16 is exact. `MatMulNBits` wants scales of its input's type, so the head's stay fp32."""
+        return exact_in_fp16(tensor) and self._canonical("lm_head.weight") != name
 
     def gather(self, table: str, ids: str, axis: int = 0) -> str:
         """Rows (or columns) of a float table, in fp32."""
         taken = self.emit("Gather", [table, ids], axis=axis)
         return self.emit("Cast", [taken], to=TensorProto.FLOAT) if table.endswith(HALF) else taken
 
-    def _packed(self, weight: fx.Node, flat: bool = False) -> tuple[str, str, str | None]:
-        """Initializers of a quantized parameter, in the shape for MatMulNBits or (flat) for GatherBlockQuantized."""
-        name = self._canonical(self.parameters[weight])
+    def _packed(self, name: str, tensor: QuantizedTensor, flat: bool = False) -> tuple[str, str, str | None]:
+        """Initializers of a quantized matrix, in the shape for MatMulNBits or (flat) for GatherBlockQuantized."""
         suffix = ".rows" if flat else ".blocks"
         if name + ".integers" + suffix not in self.initializers:
-            packed, scales, zeros = pack(self.quantized.tensors[name])
-            if flat and self._scales_in_halves(weight, self.quantized.tensors[name]):
+            packed, scales, zeros = pack(tensor)
+            if flat and self._scales_in_halves(name, tensor):
                 scales = scales.astype(np.float16)
             parts = {"integers": packed.reshape(len(packed), -1) if flat else packed, "scales": scales, "zeros": zeros}
             for part, array in parts.items():
@@ -213,19 +234,24 @@ class StageLowering:
     def rms_norm(self, node: Any) -> str:
         width = node.args[1][-1]
         weight = node.args[2] if len(node.args) > 2 else None
-        epsilon = node.args[3] if len(node.args) > 3 and node.args[3] is not None else torch.finfo(torch.float32).eps
-        scale = (
-            self.operand(weight) if weight is not None else self.constant(np.ones(width, np.float32), f"ones.{width}")
-        )
-        return self.emit(
-            "SimplifiedLayerNormalization", [self.operand(node.args[0]), scale], axis=-1, epsilon=epsilon, stash_type=1
-        )
+        epsilon = node.args[3] if len(node.args) > 3 and node.args[3] is not None else MACHINE_EPSILON
+        x = self.operand(node.args[0])
+        return self._norm(x, width, None if weight is None else self.operand(weight), epsilon)
+
+    def _norm(self, x: str, width: int, scale: str | None = None, epsilon: float = MACHINE_EPSILON) -> str:
+        scale = scale or self.constant(np.ones(width, np.float32), f"ones.{width}")
+        return self.emit("SimplifiedLayerNormalization", [x, scale], axis=-1, epsilon=epsilon, stash_type=1)
 
     def layer_norm(self, node: Any) -> str:
         inputs = [self.operand(value) for value in (node.args[0], node.args[2], node.args[3])]
         return self.emit("LayerNormalization", inputs, axis=-1, epsilon=node.args[4])
 
     def view(self, node: Any) -> str:
+        source = node.args[0]
+        users = [user.target for user in node.users]
+        if self.joins and users == [torch.ops.parcae.cached_attention.default] and source.meta["val"].dim() == 3:
+            self._flat.add(self.operand(source))
+            return self.operand(source)  # attention would undo it
         shape = [size if isinstance(size, int) else -1 for size in node.args[1]]
         return self.reshape(self.operand(node.args[0]), shape)
 
@@ -241,7 +267,7 @@ class StageLowering:
             less = self.emit("Sub", [total, self.constant(np.array(1, np.int32))])
             self._total_less_one = self.reshape(less, [1])
         flat = [
-            self.reshape(self.operand(t), [1, -1, count * size])
+            self.operand(t) if self.values[t] in self._flat else self.reshape(self.operand(t), [1, -1, count * size])
             for t, count in ((query, heads), (key, kv_heads), (value, kv_heads))
         ]
         rotary = []

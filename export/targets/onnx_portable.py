@@ -31,13 +31,17 @@ class PortableLowering(StageLowering):
     """Lowers a stage to standard operators.
 
     With `growing` caches a present is its past with the chunk appended, as stock clients expect of standard operators;
-    otherwise the chunk is scattered into the past. `private` prefixes the names of quantized matrices, which lie in the
-    body of a Scan.
+    otherwise the chunk is scattered into the past. With `chunks_only` as well a present is the chunk alone, and whoever
+    composes the graph appends it. `private` prefixes the names of quantized matrices, which lie in the body of a Scan.
     """
 
-    def __init__(self, *given: Any, growing: bool = False, private: str = "", **more: Any) -> None:
+    joins = False
+
+    def __init__(
+        self, *given: Any, growing: bool = False, chunks_only: bool = False, private: str = "", **more: Any
+    ) -> None:
         super().__init__(*given, **more)
-        self.growing, self.private = growing, private
+        self.growing, self.chunks_only, self.private = growing, chunks_only, private
         self.shared: dict[str, str] = {}  # values that all layers of the stage use: mask, positions, rotation
 
     def _call(self, node: Any) -> None:

@@ -18,6 +18,7 @@ PAGE = 4096
 INLINE_BYTES = 1024
 MOST_BLOCK = 256  # the widest block that MatMulNBits takes
 LEAST_BLOCK = 16
+LARGEST_FP16 = 65504
 
 
 class WeightFile:
@@ -90,6 +91,14 @@ def pack(tensor: QuantizedTensor) -> tuple[np.ndarray, np.ndarray, np.ndarray | 
             zeros = np.pad(zeros, ((0, 0), (0, zeros.shape[1] % 2)))
             zeros = zeros[:, 0::2] | (zeros[:, 1::2] << 4)
     return packed, scales, zeros
+
+
+def exact_in_fp16(tensor: QuantizedTensor) -> bool:
+    """Whether fp16 holds every integer times its scale: 3 bits and a power of two times 8 bits, of the 11 that it has.
+
+    (Scales are normal in fp16 and exact in bf16.)
+    """
+    return tensor.symmetric and tensor.bits <= 4 and float(tensor.scales.max()) * 8 <= LARGEST_FP16
 
 
 def unpack(packed: np.ndarray, bits: int, columns: int) -> np.ndarray:

@@ -20,10 +20,10 @@ from export.targets.executorch_file import PteFile
 from export.targets.executorch_lowering import check_delegation
 from export.targets.executorch_readback import cache_bytes
 from parcae_mobile import Parcae, load_model
-from parcae_mobile.config import policy_slots
 from parcae_mobile.early_exit import decode_step
 from parcae_mobile.errors import UsageError
 from parcae_mobile.kv_cache import KVCache
+from parcae_mobile.loops import policy_slots
 from parcae_mobile.manifest import Delegation, Manifest, read_manifest
 from quantize import QuantizedModel
 

@@ -17,8 +17,8 @@ from export.kv_scales import measure_scales
 from export.kv_study import read_in_pieces, study_cache
 from export.targets.onnx import write_scan, write_stages
 from parcae_mobile import KVCache, Parcae, load_model
-from parcae_mobile.config import KV_POLICIES
 from parcae_mobile.kv_cache import CacheSpec
+from parcae_mobile.loops import KV_POLICIES
 from parcae_mobile.manifest import read_manifest
 from parcae_mobile.text import EMBEDDED_MODEL, text_ids
 

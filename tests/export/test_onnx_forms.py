@@ -14,11 +14,12 @@ import torch
 from export.hosts.onnx_host import OnnxHost
 from export.targets import onnx_lowering
 from export.targets.onnx import signatures
-from export.targets.onnx_weights import block_size, pack, unpack
+from export.targets.onnx_weights import block_size, exact_in_fp16, pack, unpack
 from parcae_mobile import Parcae, load_model
 from parcae_mobile.errors import PromptTooLongError, ToolMissingError, UsageError
 from quantize import QuantizedModel
 from quantize.recipe import parse_recipe
+from quantize.tensor import QuantizedTensor, on_scale_grid
 
 Write = Callable[..., OnnxHost]
 Quantize = Callable[..., QuantizedModel]
@@ -130,27 +131,64 @@ def test_a_host_refuses_what_does_not_fit(artifacts: Any) -> None:
     assert host.run([1], 1).shape == (1, 320)
 
 
+def matrices(held: dict[str, onnx.TensorProto], suffix: str) -> dict[str, tuple[str, bool]]:
+    """Parameters by name: the initializers' name that holds each, and whether its rows are the second half."""
+    found = {}
+    for label in held:
+        if label.endswith(f".integers{suffix}"):
+            name = label.removesuffix(f".integers{suffix}")
+            first, _, second = name.partition("+")
+            found[first] = name, False
+            if second:
+                found[f"{first.rsplit('.', 2)[0]}.{second}"] = name, True
+    return found
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("preset", ["int8", "int4", "int4-small"])
 def test_integers_and_scales_in_the_file_are_the_quantized_tensors(artifacts: Any, form: str, preset: str) -> None:
     _, quantized, folder = artifacts(form, preset)
     held, checked = initializers(folder), 0
     assert "transformer.wte.weight" in quantized.tensors and len(quantized.tensors) > 15
-    for name, tensor in quantized.tensors.items():
-        for suffix in (".rows", ".blocks"):
-            stored = held.get(f"{name}.integers{suffix}")
-            if stored is None:
-                continue
-            packed = onnx.numpy_helper.to_array(stored, base_dir=str(folder))
-            columns = tensor.shape[1]
+    for suffix in (".rows", ".blocks"):
+        for name, (holder, second) in matrices(held, suffix).items():
+            tensor = quantized.tensors[name]
+            parts = [
+                onnx.numpy_helper.to_array(held[f"{holder}.{part}{suffix}"], base_dir=str(folder))
+                for part in ("integers", "scales")
+            ]
+            rows, columns = tensor.shape
+            packed, scales = (part[-rows:] if second else part[:rows] for part in parts)
             assert np.array_equal(unpack(packed, tensor.bits, columns), tensor.integers.numpy()), name
-            scales = onnx.numpy_helper.to_array(held[f"{name}.scales{suffix}"], base_dir=str(folder))
             repeated = tensor.scales.repeat_interleave(tensor.group_size, 1)
             spread = np.repeat(scales, block_size(tensor), axis=1)[:, :columns]
             assert np.array_equal(spread, repeated.numpy()), name
             checked += 1
     assert checked == len(quantized.tensors)  # the tied table has a view for each use; a table without a gate has none
     assert UNUSED in quantized.tensors and not any(name.startswith(UNUSED) for name in held)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_queries_and_keys_of_one_format_are_one_product(artifacts: Any, form: str) -> None:
+    folder = artifacts(form, "int4")[2]
+    layers = {name for name in initializers(folder) if "c_q" in name or "c_k" in name}
+    stages = ("prelude", "core_block", "coda")
+    names = {f"transformer.{stage}.0.attn.c_q.weight+c_k.weight" for stage in stages}
+    assert layers == {f"{name}.{part}.blocks" for name in names for part in ("integers", "scales")}
+    assert any("attn.c_q.weight" in name for name in initializers(artifacts(form, "fp32")[2]))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_value_tables_whose_products_fp16_holds_have_fp16_scales(bits: int) -> None:
+    generator = torch.Generator().manual_seed(bits)
+    high = 2 ** (bits - 1) - 1
+    integers = torch.randint(-high, high + 1, (8, 256), generator=generator).to(torch.int8)
+    scales = on_scale_grid(torch.rand(8, 2, generator=generator) * torch.tensor([1e-5, 1e3]))
+    tensor = QuantizedTensor(integers, scales, bits, 128)
+    repeated = scales.repeat_interleave(128, 1)
+    rounded = (integers.half() * repeated.half()).float()
+    assert exact_in_fp16(tensor) == (bits == 4) == torch.equal(rounded, tensor.dequantize())
+    assert not exact_in_fp16(QuantizedTensor(integers, scales.fill_(32768), bits, 128))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from parcae_mobile import KVCache, Parcae
-from parcae_mobile.config import KV_POLICIES
 from parcae_mobile.early_exit import decode_step
 from parcae_mobile.errors import UsageError
+from parcae_mobile.loops import KV_POLICIES
 from parcae_mobile.parity import state_error
 
 LOOPS = 6

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from parcae_mobile import KVCache, Parcae
-from parcae_mobile.config import KV_POLICIES
 from parcae_mobile.errors import PromptTooLongError, UsageError
+from parcae_mobile.loops import KV_POLICIES
 from parcae_mobile.parity import greedy
 
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
