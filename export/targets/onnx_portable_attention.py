@@ -39,11 +39,8 @@ def cached_attention(low: PortableLowering, node: Any) -> list[str]:
     out = low.emit("MatMul", [low.emit("Softmax", [masked], axis=-1), values])
     if heads != kv_heads:
         out = low.reshape(out, [1, heads, -1, size])
-    return [
-        low.reshape(low.emit("Transpose", [out], perm=[0, 2, 1, 3]), [1, -1, heads * size]),
-        present_key,
-        present_value,
-    ]
+    rows = low.reshape(low.emit("Transpose", [out], perm=[0, 2, 1, 3]), [1, -1, heads * size])
+    return [rows, k, v] if low.chunks_only else [rows, present_key, present_value]
 
 
 def _share(low: PortableLowering, query: str, total: str, group: int) -> None:

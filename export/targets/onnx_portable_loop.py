@@ -2,7 +2,8 @@
 
 An unrolled graph would hold a `DequantizeLinear` of each matrix for each loop, and onnxruntime packs a matrix for each
 of them. Here the recurrent block and its quantized matrices are the body of one Scan, so that they are packed once;
-clients still see `past_key_values.{i}` and `present.{i}`, which are joined and split over loops around it.
+clients still see `past_key_values.{i}` and `present.{i}`. Pasts are joined over loops before it; out of it come the
+chunk's keys and values only, which are split and appended to the pasts.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def scan_static(
         nodes,
         "recurrent_block",
         [port("state", f"{BODY}state", ""), *(port(v, f"{BODY}slice.{v}", "past") for v in pasts)],
-        [port("next_state", f"{BODY}next_state", ""), *(port(v, f"{BODY}slice.{v}", "total") for v in presents)],
+        [port("next_state", f"{BODY}next_state", ""), *(port(v, f"{BODY}slice.{v}", "sequence") for v in presents)],
         initializer=held,
     )
     joined = [helper.make_node("Concat", _flat(model, v, loops), [f"joined.{v}"], axis=0) for v in pasts]
@@ -64,10 +65,14 @@ def scan_static(
         body=body,
         num_scan_inputs=len(pasts),
     )
-    split = [
-        helper.make_node("Split", [f"joined.{v}"], _flat(model, v, loops), axis=0, num_outputs=loops) for v in presents
-    ]
-    return [*joined, scan, *split]
+    outside = []
+    for past, present in zip(pasts, presents, strict=True):
+        flat = _flat(model, present, loops)
+        chunks = [f"chunk.{name}" for name in flat]
+        outside.append(helper.make_node("Split", [f"joined.{present}"], chunks, axis=0, num_outputs=loops))
+        for before, chunk, name in zip(_flat(model, past, loops), chunks, flat, strict=True):
+            outside.append(helper.make_node("Concat", [before, chunk], [name], axis=2))
+    return [*joined, scan, *outside]
 
 
 def _flat(model: Parcae, value: str, loops: int) -> list[str]:

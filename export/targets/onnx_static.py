@@ -120,7 +120,9 @@ class _Composer:
         common = (stage, self.quantized, self.weights, initializers, self.level, prefix, given, scales)
         if not self.portable:
             return StageLowering(*common).run()
-        return PortableLowering(*common, growing=True, private=BODY if name == "recur" else "").run()
+        scanned = name == "recur"
+        private = BODY if scanned else ""
+        return PortableLowering(*common, growing=True, chunks_only=scanned, private=private).run()
 
 
 def _caches(stage: Stage, prefix: str) -> list[str]:

@@ -200,3 +200,28 @@ def test_clients_stop_at_the_context_with_an_error(cli: Cli, tmp_path: Path) -> 
     options.set_search_options(max_length=25, do_sample=False)
     with pytest.raises(RuntimeError, match="max_length"):
         genai.Generator(model, options)
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--portable"],
+        ["--portable", "--compute", "fp32"],
+        ["--portable", "--loops", 2, "--loops", 8],
+        ["--portable", "--quant", "int4-small", "--loops", 4, "--compute", "fp32"],
+        ["--quant", "fp16"],
+        ["--quant", "fp16", "--portable", "--loops", 4],
+        ["--loops", 2, "--loops", 4, "--kv-dtype", "int8"],
+    ],
+    ids=lambda arguments: " ".join(map(str, arguments)),
+)
+def test_flavours_of_the_embedded_model_pass_their_gates_and_verify(
+    cli: Cli, tmp_path: Path, arguments: list[Any]
+) -> None:
+    ran = cli(*arguments, "--out", tmp_path, "--json", "--algorithm", "rtn")
+    (artifact,) = ran.json["artifacts"]
+    assert artifact["lowering"]["passed"] is True, artifact["problems"]
+    assert artifact["certificate"]["injection_matrix_equal"] is True
+    print({loops: (entry["max_abs"], entry["kl_mean"]) for loops, entry in artifact["lowering"]["by_loops"].items()})
+    assert cli("verify", artifact["artifact"]).code == 0

@@ -37,7 +37,7 @@ else:
     from export.hosts.onnx_host import OnnxHost as Host
 host = Host(Path(folder), form, geometry, threads=1)
 said = []
-for conversation in range(2):
+for conversation in range(3):
     host.reset()
     token, resident = 7, {}
     for done in range(1, tokens + 1):
@@ -63,10 +63,10 @@ def test_a_thousand_tokens_do_not_leak(quantized: Callable[..., QuantizedModel],
     geometry = CacheGeometry.of(model.model.config, LOOPS)
     asked = json.dumps([str(tmp_path), form, portable, vars(geometry), LOOPS, TOKENS])
     ran = subprocess.run([sys.executable, "-c", PROGRAM, asked], capture_output=True, text=True, cwd=ROOT, check=True)
-    first, second = json.loads(ran.stdout)
-    for resident in (first, second):
+    first, second, third = json.loads(ran.stdout)
+    for resident in (first, second, third):
         print(form, "portable" if portable else "", {done: f"{held / 1e6:.1f} MB" for done, held in resident.items()})
-    assert second["1000"] <= 1.02 * first["1000"]
+    assert third["1000"] <= 1.02 * second["1000"]
     if not portable:  # its attention makes intermediate results as long as the text, which are no leak but do grow
         assert first["900"] <= 1.02 * first["200"]
 
