@@ -12,7 +12,6 @@ from parcae_mobile.errors import UsageError
 from .bench_rows import Row, Table
 
 FORMATS = (".svg", ".png")
-STYLE = {"svg.hashsalt": "parcae", "svg.fonttype": "none", "font.size": 9}
 LINES = {"naive-onnx": ":", "genai-llama": "--", "naive-executorch": "-."}
 
 
@@ -29,7 +28,7 @@ def plot_table(table: Table, path: Path) -> None:
     from matplotlib import pyplot
 
     contexts = sorted({row.context for row in timed})
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context({"svg.hashsalt": "parcae", "svg.fonttype": "none", "font.size": 9}):
         figure, axes = pyplot.subplots(1, len(contexts), figsize=(4.6 * len(contexts), 4.4), squeeze=False)
         labels = sorted({row.variant.label for row in timed})
         colours = {label: f"C{place % 10}" for place, label in enumerate(labels)}

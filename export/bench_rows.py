@@ -19,8 +19,6 @@ from parcae_mobile.errors import InputError
 
 from .bench_runners import BASELINES
 
-SCHEMA = 1
-
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -121,7 +119,7 @@ class Table(BaseModel):
     """All rows, and the runs that their times come from."""
 
     model_config = ConfigDict(extra="forbid")
-    format: Literal[1] = SCHEMA
+    format: Literal[1] = 1
     runs: dict[int, Run] = {}
     rows: list[Row] = []
 
@@ -187,7 +185,7 @@ def write_table(table: Table, path: Path) -> None:
     rows = ",\n  ".join(row.model_dump_json(exclude_none=True) for row in table.rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
-        f'{{\n "format": {SCHEMA},\n "runs": {{\n  {runs}\n }},\n "rows": [\n  {rows}\n ]\n}}\n', encoding="utf-8"
+        f'{{\n "format": {table.format},\n "runs": {{\n  {runs}\n }},\n "rows": [\n  {rows}\n ]\n}}\n', encoding="utf-8"
     )
 
 

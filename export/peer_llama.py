@@ -93,7 +93,7 @@ def _write_checkpoint(values: dict[str, Any], folder: Path) -> None:
     }
     save_file(drawn, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
-    tokenizer = {
+    tokenizer: dict[str, Any] = {
         "version": "1.0",
         "added_tokens": [],
         "normalizer": None,
