@@ -25,11 +25,11 @@ def plot_table(table: Table, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     contexts = sorted({row.context for row in timed})
     with matplotlib.rc_context({"svg.hashsalt": "parcae", "svg.fonttype": "none", "font.size": 9}):
-        figure, axes = pyplot.subplots(1, len(contexts), figsize=(4.6 * len(contexts), 4.4), squeeze=False)
+        figure, axes = pyplot.subplots(1, len(contexts), figsize=(4.6 * len(contexts), 4.4), squeeze=False, sharey=True)
         labels = sorted({row.variant.label for row in timed})
         colours = {label: f"C{place % 10}" for place, label in enumerate(labels)}
         for axis, context in zip(axes[0], contexts, strict=True):
@@ -39,8 +39,12 @@ def plot_table(table: Table, path: Path) -> None:
             axis.set(title=f"context {context}", xlabel="loops T", yscale="log")
             axis.set_xscale("log", base=2)
             axis.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
+            axis.set_xlim(0.9, 18)
             axis.grid(True, which="both", alpha=0.25)
         axes[0][0].set_ylabel("decode, ms per token")
+        axes[0][0].yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes[0][0].yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+        axes[0][0].yaxis.set_minor_formatter(ticker.NullFormatter())
         handles = {h.get_label(): h for axis in axes[0] for h in axis.get_lines()}
         figure.legend(
             [handles[label] for label in labels if label in handles],
