@@ -6,9 +6,12 @@ No command is added. The exporter's own command is wrapped, so that nothing heav
 from __future__ import annotations
 
 import functools
+import sys
 from typing import Any
 
 from optimum.commands.export.onnx import ONNXExportCommand
+
+from parcae_mobile.errors import ParcaeError
 
 REGISTER_COMMANDS: list[Any] = []
 _run = ONNXExportCommand.run
@@ -16,11 +19,15 @@ _run = ONNXExportCommand.run
 
 @functools.wraps(_run)
 def run(self: Any) -> None:
-    """Register Parcae, then run Optimum's command."""
-    from export.optimum_plugin import prepared
+    """Register Parcae, then run Optimum's command; errors of ours are one line and an exit code."""
+    try:
+        from export.optimum_plugin import prepared
 
-    with prepared(self.args):
-        _run(self)
+        with prepared(self.args):
+            _run(self)
+    except ParcaeError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
 
 
 ONNXExportCommand.run = run
