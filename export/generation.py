@@ -17,8 +17,6 @@ from parcae_mobile.loops import check_threshold
 
 from .hosts.base import Host
 
-PREFILL_CHUNK = 256  # positions per prefill step: bounds the activations in memory
-
 
 @dataclass(frozen=True)
 class Sampling:
@@ -112,7 +110,7 @@ def _steps(
 def prefill(host: Host, prompt: list[int], loops: int) -> np.ndarray:
     """Give a prompt in chunks; returns the logits (padded vocabulary) after its last token."""
     logits = np.empty(0)
-    for start in range(0, len(prompt), PREFILL_CHUNK):
-        chunk = prompt[start : start + PREFILL_CHUNK]
+    for start in range(0, len(prompt), host.prefill_chunk):
+        chunk = prompt[start : start + host.prefill_chunk]
         logits = host.run(chunk, loops, positions=[len(chunk) - 1])[0]
     return logits

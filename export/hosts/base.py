@@ -87,6 +87,8 @@ class CacheGeometry:
 class Host:
     """Base of the host runtimes: counts tokens and checks what may be asked."""
 
+    prefill_chunk = 256  # tokens of a prompt that are given at once: bounds the activations in memory
+
     def __init__(self, geometry: CacheGeometry) -> None:
         self.geometry = geometry
         self.length = 0

@@ -78,6 +78,8 @@ class Workspace:
 class OnnxHost(Host):
     """One artifact in memory. Not thread-safe: it owns one conversation's cache."""
 
+    prefill_chunk = 128  # attention computes a chunk's whole square, so smaller ones save what the mask hides
+
     def __init__(
         self,
         folder: Path,

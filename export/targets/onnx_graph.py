@@ -12,7 +12,8 @@ from parcae_mobile.model import Parcae
 from .onnx_lowering import MS
 
 WEIGHTS = "weights.data"
-OPSET = 21
+OPSET = 23  # RMSNormalization
+PORTABLE_OPSET = 21  # blockwise DequantizeLinear
 IR_VERSION = 10
 ACCURACY_LEVELS = {"fp32": 1, "int8": 4}  # of MatMulNBits: what activations are computed in
 CACHE_STAGES = {"prelude": "prelude", "recur": "core_block", "coda": "coda"}  # a stage's name in the cache's contract
@@ -49,7 +50,8 @@ def rename(info: ValueInfoProto, name: str) -> ValueInfoProto:
 
 def save(graph: onnx.GraphProto, path: Path, contrib: bool = True) -> str:
     """Write a graph, with or without contrib operators; equal graphs give equal bytes. Returns the file's name."""
-    opsets = [helper.make_opsetid("", OPSET), *([helper.make_opsetid(MS, 1)] if contrib else [])]
+    contributed = [helper.make_opsetid(MS, 1)] if contrib else []
+    opsets = [helper.make_opsetid("", OPSET if contrib else PORTABLE_OPSET), *contributed]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="parcae-mobile")
     path.write_bytes(model.SerializeToString(deterministic=True))
     return path.name

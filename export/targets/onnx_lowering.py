@@ -240,7 +240,7 @@ class StageLowering:
 
     def _norm(self, x: str, width: int, scale: str | None = None, epsilon: float = MACHINE_EPSILON) -> str:
         scale = scale or self.constant(np.ones(width, np.float32), f"ones.{width}")
-        return self.emit("SimplifiedLayerNormalization", [x, scale], axis=-1, epsilon=epsilon, stash_type=1)
+        return self.emit("RMSNormalization", [x, scale], axis=-1, epsilon=epsilon)
 
     def layer_norm(self, node: Any) -> str:
         inputs = [self.operand(value) for value in (node.args[0], node.args[2], node.args[3])]

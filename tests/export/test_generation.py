@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.generation import PREFILL_CHUNK, Sampling, Step, choose, generate
+from export.generation import Sampling, Step, choose, generate
 from export.hosts.base import CacheGeometry, Host
 from export.session import Completion
 from parcae_mobile import Parcae
@@ -58,9 +58,10 @@ def test_a_stop_token_is_the_last_one_and_needs_no_step_of_its_own(table: Table)
 
 
 def test_a_long_prompt_is_given_in_chunks_at_all_loops(table: Table) -> None:
-    prompt = [7] * (2 * PREFILL_CHUNK + 5)
+    chunk = table.prefill_chunk
+    prompt = [7] * (2 * chunk + 5)
     steps = list(generate(table, prompt, Sampling(), 8, 3, exit_threshold=0.1))
-    assert [len(ids) for ids, _, _ in table.calls] == [PREFILL_CHUNK, PREFILL_CHUNK, 5, 1, 1]
+    assert [len(ids) for ids, _, _ in table.calls] == [chunk, chunk, 5, 1, 1]
     assert [threshold for _, _, threshold in table.calls] == [0.0, 0.0, 0.0, 0.1, 0.1]
     assert [step.loops for step in steps] == [8, 2, 2]
     assert all(step.seconds > 0 for step in steps)

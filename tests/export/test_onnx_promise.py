@@ -1,0 +1,46 @@
+"""What `--compute` promises of an ONNX artifact is what its graphs are told and what its gate measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+
+def accuracy_levels(folder: Path) -> set[int]:
+    """The arithmetic that every quantized matrix product of the artifact asks for."""
+    nodes = [
+        node for path in folder.glob("model*.onnx") for node in onnx.load(path, load_external_data=False).graph.node
+    ]
+    products = [node for node in nodes if node.op_type == "MatMulNBits"]
+    assert products
+    return {attribute.i for node in products for attribute in node.attribute if attribute.name == "accuracy_level"}
+
+
+def promise(folder: Path) -> str:
+    return str(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["promise"])
+
+
+def test_int8_activations_promise_a_rate(exported: tuple[Path, dict[str, Any]]) -> None:
+    folder, described = exported
+    assert accuracy_levels(folder) == {4} and described["compute"] == "int8"
+    assert promise(folder).startswith("agreement is a rate")
+    assert set(described["lowering"]["budget"]) == {"kl_mean"}
+
+
+def test_fp32_arithmetic_on_quantized_weights_promises_equal_tokens(
+    cli: Callable[..., Any], mini: Path, text: Path, loose: Path, tmp_path: Path
+) -> None:
+    given = ("--model", mini, "--text", text, "--calibration", text, "--quant", loose, "--kv", "full")
+    ran = cli(*given, "--compute", "fp32", "--max-loops", 4, "--out", tmp_path, "--json")
+    assert ran.code == 0, ran.err
+    (described,) = ran.json["artifacts"]
+    folder = Path(described["artifact"])
+    assert accuracy_levels(folder) == {1} and promise(folder).startswith("token parity")
+    verdict = described["lowering"]
+    assert verdict["passed"] and {row["greedy_equal"] for row in verdict["by_loops"].values()} == {
+        verdict["budget"]["greedy_equal"]
+    }
