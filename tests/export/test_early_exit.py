@@ -15,9 +15,9 @@ from export.hosts.base import CacheGeometry
 from export.hosts.onnx_host import OnnxHost
 from export.targets.onnx import write_scan, write_stages
 from parcae_mobile import KVCache, Parcae, load_model
-from parcae_mobile.config import KV_POLICIES
 from parcae_mobile.early_exit import decode_step
 from parcae_mobile.errors import UsageError
+from parcae_mobile.loops import KV_POLICIES
 from parcae_mobile.parity import compare
 from parcae_mobile.text import EMBEDDED_MODEL, text_ids
 
