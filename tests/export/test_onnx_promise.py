@@ -44,3 +44,11 @@ def test_fp32_arithmetic_on_quantized_weights_promises_equal_tokens(
     assert verdict["passed"] and {row["greedy_equal"] for row in verdict["by_loops"].values()} == {
         verdict["budget"]["greedy_equal"]
     }
+
+
+def test_the_manifest_says_how_stored_rows_are_joined(exported: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = exported
+    notes = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["quantization"]["notes"]
+    graph = onnx.load(folder / "model_recur.onnx", load_external_data=False).graph
+    assert any("c_q.weight+c_k.weight" in tensor.name for tensor in graph.initializer)
+    assert any("c_q.weight+c_k.weight" in note for note in notes)
