@@ -100,6 +100,8 @@ class OnnxHost(Host):
         self._options.inter_op_num_threads = 1
         # onnxruntime keeps a plan of its memory for each new shape, and the static form's mask has one for each token.
         self._options.enable_mem_pattern = loop_form != "unrolled"
+        if loop_form != "unrolled" and not settings:  # graphs of contrib operators are written as they shall run
+            self._options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         for name, value in (settings or {}).items():
             self._options.add_session_config_entry(name, value)
         self._graphs = graphs or {}
@@ -206,10 +208,11 @@ class OnnxHost(Host):
         work = self._workspace(chunk)
         key, mask = ("unrolled", chunk.loops), np.ones((1, chunk.total), np.int64)
         if key not in work.bound:
+            recurrent = self.slot_of("core_block", chunk.loops - 1) + 1
             slots = [
-                (stage, self.slot_of(stage, loop), index)
-                for stage, passes in (("prelude", 1), ("core_block", chunk.loops), ("coda", 1))
-                for loop in range(passes)
+                (stage, slot, index)
+                for stage, count in (("prelude", 1), ("core_block", recurrent), ("coda", 1))
+                for slot in range(count)
                 for index in range(self.geometry.layers[stage])
             ]
 
