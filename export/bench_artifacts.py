@@ -41,7 +41,7 @@ class Wanted:
     forms: Sequence[str] = ("scan",)
     quants: Sequence[str] = ("int4",)
     policies: Sequence[str] = ("full",)
-    kv_dtypes: Sequence[str] = ("int8",)
+    kv_dtypes: Sequence[str] = ()  # none: int8 where a target has it
     loops: Sequence[int] = (8,)
     context: int | None = None
     threads: int = 0
@@ -70,7 +70,8 @@ def make_artifacts(wanted: Wanted, out: Path) -> list[Path]:
     folders: list[Path] = []
     for name in wanted.targets:
         target = find_target(name)
-        dtypes = [dtype for dtype in wanted.kv_dtypes if dtype in target.kv_dtypes] or [target.kv_dtypes[0]]
+        smallest = "int8" if "int8" in target.kv_dtypes else target.kv_dtypes[0]
+        dtypes = [dtype for dtype in wanted.kv_dtypes if dtype in target.kv_dtypes] or [smallest]
         for form in wanted.forms:
             static = form in target.static_forms
             if not static and form not in target.dynamic_forms:

@@ -81,15 +81,22 @@ VERDICT_HEAD = ("target", "row", "context", "measured", "bound", "verdict")
 def verdict_cells(verdict: Verdict) -> list[str]:
     """One verdict, as text."""
     sign = ">=" if verdict.at_least else "<="
-    said = {True: "reached", False: "MISSED", None: "shown"}[verdict.reached]
     return [
         verdict.name,
         f"{verdict.row.variant.label} T={verdict.row.variant.loops}",
         str(verdict.row.context),
-        _figure(verdict.value),
+        ", ".join(_figure(value) for value in verdict.values),
         "-" if verdict.bound is None else f"{sign} {_figure(verdict.bound)}",
-        said,
+        _said(verdict),
     ]
+
+
+def _said(verdict: Verdict) -> str:
+    """A target is reached if every run reaches it."""
+    held = verdict.held
+    if not held:
+        return "shown"
+    return "reached" if all(held) else f"MISSED in {held.count(False)} of {len(held)}" if any(held) else "MISSED"
 
 
 def markdown(table: Table) -> str:
@@ -142,6 +149,6 @@ def _figure(value: float) -> str:
 
 
 def _ratio(row: Row | None, other: Row | None) -> str:
-    """Decode time over another row's, within one run."""
-    pair = None if row is None or other is None else row.beside(other)
-    return "-" if pair is None else f"{pair[0].decode_ms / pair[1].decode_ms:.2f}"
+    """Decode time over another row's, in the last run that measured both."""
+    pairs = [] if row is None or other is None else row.beside(other)
+    return f"{pairs[-1][0].decode_ms / pairs[-1][1].decode_ms:.2f}" if pairs else "-"

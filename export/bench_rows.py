@@ -4,7 +4,7 @@
     table.merge(measured); write_table(table, path)
 
 A row is one model at one loop count and context. Times of two runs are not compared: machines drift by tens of percent.
-So a row keeps its times by run, and a ratio is taken within the last run that measured both of its rows.
+So a row keeps its times by run, and a ratio is taken within a run that measured both of its rows.
 """
 
 from __future__ import annotations
@@ -95,10 +95,10 @@ class Row(_Part):
         """The times of the last run that measured them."""
         return self.speeds[-1] if self.speeds else None
 
-    def beside(self, other: Row) -> tuple[Speed, Speed] | None:
-        """The times of this row and of another in the last run that measured both."""
+    def beside(self, other: Row) -> list[tuple[Speed, Speed]]:
+        """The times of this row and of another in every run that measured both, in the runs' order."""
         theirs = {speed.run: speed for speed in other.speeds}
-        return next(((mine, theirs[mine.run]) for mine in reversed(self.speeds) if mine.run in theirs), None)
+        return [(mine, theirs[mine.run]) for mine in self.speeds if mine.run in theirs]
 
     def roofline_ms(self, bandwidth: float) -> float | None:
         """The least time in which one token's bytes can be read at `bandwidth` bytes per second."""

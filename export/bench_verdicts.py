@@ -1,6 +1,6 @@
 """What was measured against what was meant to be reached: `bench_targets.toml`, one verdict for each row that it names.
 
-    for verdict in judge(table, load_targets()): print(verdict.name, verdict.value, verdict.bound, verdict.reached)
+    for verdict in judge(table, load_targets()): print(verdict.name, verdict.values, verdict.bound, verdict.held)
 
 Targets are data because they are of one shape and machine. They are printed with every table and never tested: a suite
 that fails when a machine is busy teaches people to ignore it.
@@ -59,19 +59,23 @@ class Target(BaseModel):
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target at one row; `bound` is None where a figure is only shown. `at_least` says which side is good."""
+    """A target at one row: a value for each run that measured it, one where it needs no run.
+
+    `bound` is None where figures are only shown; `at_least` says which side of it is good.
+    """
 
     name: str
     row: Row
-    value: float
+    values: tuple[float, ...]
     bound: float | None
     at_least: bool
 
     @property
-    def reached(self) -> bool | None:
+    def held(self) -> list[bool]:
+        """Whether each value is on the good side; nothing where there is no bound."""
         if self.bound is None:
-            return None
-        return self.value >= self.bound if self.at_least else self.value <= self.bound
+            return []
+        return [value >= self.bound if self.at_least else value <= self.bound for value in self.values]
 
 
 def load_targets(path: Path | None = None) -> list[Target]:
@@ -104,17 +108,18 @@ def _judge(table: Table, target: Target) -> Iterator[Verdict]:
         for row in table.rows:
             if row.context != context or not matches(row, {"model": target.model, **target.row}):
                 continue
-            value = _value(table, target, row)
-            if value is not None:
+            values = _values(table, target, row)
+            if values:
                 bounds = target.at_least if target.at_least is not None else target.at_most
                 bound = None if bounds is None else bounds[place]
-                yield Verdict(target.name, row, value, bound, target.at_least is not None)
+                yield Verdict(target.name, row, values, bound, target.at_least is not None)
 
 
-def _value(table: Table, target: Target, row: Row) -> float | None:
-    """The figure that the target asks for; None if it was not measured, or not in one run."""
+def _values(table: Table, target: Target, row: Row) -> tuple[float, ...]:
+    """The figure that the target asks for, by run where times are compared; none if it was not measured."""
     if target.how == "value":
-        return metric(row, target.metric)
+        figure = metric(row, target.metric)
+        return () if figure is None else (figure,)
     wanted: dict[str, Any] = {"model": target.model, **target.against}
     context = wanted.pop("context", row.context)
     if wanted.get("kind", "artifact") == "artifact":
@@ -123,13 +128,17 @@ def _value(table: Table, target: Target, row: Row) -> float | None:
         wanted.pop("compute", None)  # each target has its own
     for other in table.others(row.model_copy(update={"context": context}), **wanted):
         if target.metric in SPEEDS:
-            pair = row.beside(other)
-            mine, theirs = (None, None) if pair is None else (getattr(speed, target.metric) for speed in pair)
+            pairs = [(getattr(a, target.metric), getattr(b, target.metric)) for a, b in row.beside(other)]
         else:
             mine, theirs = metric(row, target.metric), metric(other, target.metric)
-        if mine is not None and theirs is not None:
-            return {"ratio": mine / theirs, "speedup": theirs / mine, "difference": mine - theirs}[target.how]
-    return None
+            pairs = [] if mine is None or theirs is None else [(mine, theirs)]
+        if pairs:
+            return tuple(_compare(target.how, *pair) for pair in pairs)
+    return ()
+
+
+def _compare(how: str, mine: float, theirs: float) -> float:
+    return {"ratio": mine / theirs, "speedup": theirs / mine, "difference": mine - theirs}[how]
 
 
 def metric(row: Row, name: str) -> float | None:

@@ -26,7 +26,9 @@ def bench(
     loop_form: Annotated[list[str], typer.Option(help="Loop forms; may be repeated.")] = ["stages", "scan"],  # noqa: B006
     quant: Annotated[list[str], typer.Option(help="Presets or recipes; may be repeated.")] = ["int4"],  # noqa: B006
     kv: Annotated[list[str], typer.Option(help="KV policies; may be repeated.")] = ["full"],  # noqa: B006
-    kv_dtype: Annotated[list[str], typer.Option(help="KV types; may be repeated.")] = ["int8"],  # noqa: B006
+    kv_dtype: Annotated[
+        list[str] | None, typer.Option(help="KV types; may be repeated; default int8 where a target has it.")
+    ] = None,
     loops: Annotated[list[int], typer.Option(help="Loop counts; may be repeated.")] = LOOPS,
     at_context: Annotated[list[int], typer.Option("--context", help="Contexts; may be repeated.")] = CONTEXTS,
     baseline: Annotated[
@@ -72,7 +74,7 @@ def bench(
                     forms=loop_form,
                     quants=quant,
                     policies=kv,
-                    kv_dtypes=kv_dtype,
+                    kv_dtypes=kv_dtype or (),
                     loops=loops,
                     threads=threads,
                     force=force,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.bench_plot import plot_table
-from export.bench_report import HEAD, cells, markdown
+from export.bench_report import HEAD, cells, markdown, verdict_cells
 from export.bench_rows import Memory, Row, Run, Speed, Table, Variant, read_table, write_table
 from export.bench_verdicts import Target, judge, load_targets, metric, not_measured
 from parcae_mobile.errors import InputError, UsageError
@@ -77,7 +77,16 @@ def test_what_a_later_run_did_not_measure_stays() -> None:
     assert eight.speed is not None and (eight.speed.run, eight.speed.decode_ms) == (2, 5.0)
     assert eight.memory == memory() and len(kept.rows) == 2 and set(kept.runs) == {1, 2}
     slower = target(how="ratio", row={"loops": 8}, against={"loops": 1})
-    assert [verdict.value for verdict in judge(kept, [slower])] == [4.0], "within run 1, which measured both"
+    assert [verdict.values for verdict in judge(kept, [slower])] == [(4.0,)], "within run 1, which measured both"
+
+
+def test_a_target_is_reached_if_every_run_reaches_it() -> None:
+    once = {"how": "ratio", "row": {"loops": 8}, "against": {"loops": 1}, "at_most": [3.0]}
+    kept = table(row(decode=6.0), row(loops=1, decode=2.0), row(run=2, context=512), runs=2)
+    kept.merge([row(run=2, decode=8.0), row(run=2, loops=1, decode=2.0), row(run=1, context=256)])
+    (verdict,) = judge(kept, [target(**once)])
+    assert verdict.values == (3.0, 4.0) and verdict.held == [True, False]
+    assert verdict_cells(verdict)[-3:] == ["3.00, 4.00", "<= 3.00", "MISSED in 1 of 2"]
 
 
 def test_a_run_that_was_measured_again_in_full_is_forgotten() -> None:
@@ -96,7 +105,7 @@ def test_times_of_two_runs_are_not_compared() -> None:
     speedup = target(how="speedup", row={"quant": "int4"}, against={"kind": "naive-onnx"}, at_least=[7.0])
     naive = row(kind="naive-onnx", quant="fp32", kv_dtype="fp32", loop_form="unrolled", decode=32.0)
     (verdict,) = judge(table(row(), naive), [speedup])
-    assert verdict.value == pytest.approx(8.0) and verdict.reached is True
+    assert verdict.values == (8.0,) and verdict.held == [True]
     apart = table(row(run=2), naive, runs=2)
     assert judge(apart, [speedup]) == [] and not_measured(apart, [speedup]) == ["n"]
     assert cells(apart, apart.rows[0])[HEAD.index("x naive")] == "-"
@@ -126,16 +135,16 @@ def test_a_verdict_compares_within_a_variant(
 ) -> None:
     judged = target(how=how, row={"loops": 8}, against={"loops": 1}, **bounds)
     (verdict,) = judge(table(row(decode=6.0), row(loops=1, decode=2.0)), [judged])
-    assert verdict.value == pytest.approx(value) and verdict.reached is reached
+    assert verdict.values == (pytest.approx(value),) and verdict.held == ([] if reached is None else [reached])
 
 
 def test_an_against_may_name_another_context_and_bytes_need_no_run() -> None:
     kept = table(row(context=1024, decode=6.0), row(decode=5.0), row(context=1024, kv_policy="shared", run=None))
     longer = target(how="ratio", row={"loops": 8}, against={"context": 128}, context=[1024], at_most=[1.6])
-    assert [verdict.value for verdict in judge(kept, [longer])] == [pytest.approx(1.2)]
+    assert [verdict.values for verdict in judge(kept, [longer])] == [(pytest.approx(1.2),)]
     cache = target(metric="cache_bytes", how="ratio", row={"kv_policy": "shared"}, against={"kv_policy": "full"})
     cache = cache.model_copy(update={"context": [1024]})
-    assert [verdict.value for verdict in judge(kept, [cache])] == [1.0]
+    assert [verdict.values for verdict in judge(kept, [cache])] == [(1.0,)]
 
 
 def test_a_target_speaks_of_one_model_only() -> None:
@@ -147,7 +156,7 @@ def test_a_target_speaks_of_one_model_only() -> None:
 def test_memory_is_judged_in_megabytes() -> None:
     loaded = target(metric="loaded", at_most=[95.0])
     (verdict,) = judge(table(row().model_copy(update={"memory": memory()})), [loaded])
-    assert verdict.value == 90.0 and verdict.reached is True
+    assert verdict.values == (90.0,) and verdict.held == [True]
     assert metric(row(), "loaded") is None and judge(table(row()), [loaded]) == []
 
 
