@@ -22,6 +22,7 @@ from quantize.apply import QuantizedModel
 from quantize.tensor import QuantizedTensor
 
 from .onnx_joined import Branch, join, joinable, joined_name, query_key_pairs
+from .onnx_rows import rows_first
 from .onnx_weights import WeightFile, as_numpy, block_size, exact_in_fp16, pack
 
 MS = "com.microsoft"
@@ -57,6 +58,7 @@ class StageLowering:
         self.parameters: dict[fx.Node, str] = {}
         self._total_less_one: str | None = None
         self._flat: set[str] = set()  # values (1, S, width) that attention takes as they are
+        self._early = False  # whether rows are chosen before the stage's last nodes, see onnx_rows.py
         self._kv_scales = iter(kv_scales) if kv_scales is not None else None
 
     def run(self) -> list[NodeProto]:
@@ -73,7 +75,12 @@ class StageLowering:
                 self.values[node] = self.names.get(name, name)
         pairs = {attention: pair for attention, *pair in query_key_pairs(graph) if self._joinable(*pair)}
         joined = {node for pair in pairs.values() for branch in pair for node in branch.nodes}
+        rows = rows_first(graph) if self.joins else None
+        chosen = "" if rows is None else self.values[rows.positions]
+        self._early = bool(chosen)
         for node in graph.nodes:
+            if rows is not None and chosen and node is rows.inside[0]:
+                self.values |= {n: self.emit("Gather", [self.values[n], chosen], axis=1) for n in rows.inputs}
             if node.op == "output":
                 self._outputs(node)
             elif node.op == "call_function" and node not in joined:
@@ -272,7 +279,10 @@ class StageLowering:
         ]
         rotary = []
         if rope is not None:
-            rotary = [self.weight(rope, _cosines, ".cos"), self.weight(rope, _sines, ".sin")]
+            rotary = [
+                self.weight(rope, lambda table: table[..., 0], ".cos"),
+                self.weight(rope, lambda table: table[..., 1], ".sin"),
+            ]
         inputs = [*flat, self.operand(past_key), self.operand(past_value), self._total_less_one, total, *rotary]
         cache: dict[str, Any] = {}
         if self._kv_scales is not None:
@@ -317,14 +327,6 @@ def half_casts(initializers: dict[str, TensorProto], nodes: Iterable[NodeProto])
     ]
 
 
-def _cosines(table: np.ndarray) -> np.ndarray:
-    return table[..., 0]
-
-
-def _sines(table: np.ndarray) -> np.ndarray:
-    return table[..., 1]
-
-
 def _binary(op: str) -> Callable[[StageLowering, Any], str]:
     return lambda low, node: low.emit(op, [low.operand(node.args[0]), low.operand(node.args[1])])
 
@@ -353,7 +355,8 @@ def _silu(low: StageLowering, node: Any) -> str:
 
 def _index_select(low: StageLowering, node: Any) -> str:
     x, indices = low.operand(node.args[0]), low.operand(node.args[2])
-    return low.emit("Gather", [x, indices], axis=node.args[1]) if indices else x  # mapped to "": take all
+    taken = low._early or not indices  # chosen before, or mapped to "": take all
+    return x if taken else low.emit("Gather", [x, indices], axis=node.args[1])
 
 
 def _select(low: StageLowering, node: fx.Node) -> str:

@@ -178,6 +178,23 @@ def test_queries_and_keys_of_one_format_are_one_product(artifacts: Any, form: st
     assert any("attn.c_q.weight" in name for name in initializers(artifacts(form, "fp32")[2]))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_are_chosen_before_the_last_projection(artifacts: Any, mini_ids: torch.Tensor, form: str) -> None:
+    host, quantized, folder = artifacts(form, "int4")
+    path = folder / {"stages": "model_coda.onnx", "scan": "model.onnx"}[form]
+    nodes = list(onnx.load(path, load_external_data=False).graph.node)
+    chosen = {node.output[0] for node in nodes if node.op_type == "Gather" and "positions" in node.input}
+    by_name = {name: node for node in nodes for name in node.input if name.startswith("transformer.coda.0.")}
+    assert by_name["transformer.coda.0.attn.c_proj.weight.integers.blocks"].input[0] in chosen
+    assert by_name["transformer.coda.0.attn.c_v.weight.integers.blocks"].input[0] not in chosen
+    whole = quantized.model(mini_ids, 3)[0]
+    for positions in ([39], [0, 39], [7, 7, 3]):
+        host.reset()
+        logits = torch.from_numpy(host.run(mini_ids[0].tolist(), 3, positions))
+        torch.testing.assert_close(logits, whole[positions], atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 def test_value_tables_whose_products_fp16_holds_have_fp16_scales(bits: int) -> None:
     generator = torch.Generator().manual_seed(bits)
