@@ -55,14 +55,14 @@ def rows_first(graph: fx.Graph) -> EarlyRows | None:
     return EarlyRows(tuple(node for node in nodes if node in inside), tuple(reversed(inputs)), select.args[2])
 
 
-def _has_rows(node: fx.Node) -> bool:
+def _has_rows(node: Any) -> bool:
     """Whether a value has one row for each token: parameters and positions have not."""
     value = node.meta.get("val")
-    shape = value[0].shape if isinstance(value, list | tuple) else getattr(value, "shape", ())
+    shape: Any = value[0].shape if isinstance(value, list | tuple) else getattr(value, "shape", ())
     return len(shape) == 3 and not isinstance(shape[1], int)
 
 
-def _row_by_row(node: fx.Node) -> bool:
+def _row_by_row(node: Any) -> bool:
     if node.target is operator.getitem:
         return node.args[0].target is aten.chunk.default  # not a part of attention's result
     return node.target in ROW_BY_ROW
