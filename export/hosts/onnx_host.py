@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 LEAST_CAPACITY = 256  # tokens that the caches hold at first
 GIVE_BACK_EVERY = 64  # decoded tokens between two times that pages of the weights file are given back
 WEIGHTS = "weights.data"
+HALF = b".half"  # ends the name of an initializer that is stored in fp16
 STAGES = {"prelude": "prelude", "recur": "core_block", "coda": "coda"}  # a graph's name and its layers'
 StateCallback = Callable[[int, np.ndarray], None]
 
@@ -100,7 +101,9 @@ class OnnxHost(Host):
         self._options.inter_op_num_threads = 1
         # onnxruntime keeps a plan of its memory for each new shape, and the static form's mask has one for each token.
         self._options.enable_mem_pattern = loop_form != "unrolled"
-        if loop_form != "unrolled" and not settings:  # graphs of contrib operators are written as they shall run
+        # Graphs of contrib operators are written as they shall run, but for matrices in fp16: loading widens them once.
+        halves = any(HALF in path.read_bytes() for path in folder.glob("model*.onnx"))
+        if loop_form != "unrolled" and not settings and not halves:
             self._options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         for name, value in (settings or {}).items():
             self._options.add_session_config_entry(name, value)
