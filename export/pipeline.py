@@ -158,9 +158,13 @@ def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: P
     )
 
 
+def _may_share(item: ExportPlan) -> bool:
+    return item.target.shares_slots(item.options.loop_form, item.options.portable)
+
+
 def kv_choice(request: ExportRequest, item: ExportPlan, source: Source, progress: Progress) -> PolicyChoice | None:
     """The measured KV policy under `--kv auto`; None where there is nothing to choose or to measure it on."""
-    if request.kv != AUTO or item.options.loop_form not in item.target.shared_kv_forms or not source.real:
+    if request.kv != AUTO or not _may_share(item) or not source.real:
         return None
     progress("measuring KV policies")
     length = min(LENGTH, source.model.config.context, item.options.context) - 1

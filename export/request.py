@@ -116,8 +116,9 @@ def plan(
         raise UsageError(f"--compute {compute}: {target.name} has {', '.join(target.computes)}")
     if request.kv != AUTO and request.kv not in KV_POLICIES:
         raise UsageError(f"--kv {request.kv}: choose auto or one of {', '.join(KV_POLICIES)}")
-    if request.kv not in (AUTO, "full") and form not in target.shared_kv_forms:
-        raise ToolMissingError(f"--kv {request.kv} is not built for {target.name} ({form}); use full")
+    if request.kv not in (AUTO, "full") and not target.shares_slots(form, request.portable):
+        flavour = f"portable {form}" if request.portable else form
+        raise ToolMissingError(f"--kv {request.kv} is not built for {target.name} ({flavour}); use full")
     kv_dtype = request.kv_dtype or ("fp32" if request.portable else target.default_kv_dtype(compute))
     if kv_dtype not in target.kv_dtypes:
         raise ToolMissingError(f"--kv-dtype {kv_dtype}: {target.name} has {', '.join(target.kv_dtypes)}")

@@ -123,6 +123,10 @@ class Target:
         """The cache's type where none is asked for: nothing is rounded in it where arithmetic is fp32."""
         return "fp32" if compute == "fp32" and "fp32" in self.kv_dtypes else self.kv_dtypes[0]
 
+    def shares_slots(self, form: LoopForm | str, portable: bool) -> bool:
+        """Whether loops can share a cache slot; the portable unrolled graph scans over theirs."""
+        return form in self.shared_kv_forms and not (portable and form == "unrolled")
+
     def forms(self, loops: Loops) -> tuple[LoopForm, ...]:
         return self.dynamic_forms if loops == DYNAMIC else self.static_forms
 
@@ -140,7 +144,7 @@ TARGETS = {
             static_forms=("unrolled",),
             computes=("fp32", "int8"),
             kv_dtypes=("fp32", "int8"),
-            shared_kv_forms=("stages",),
+            shared_kv_forms=("stages", "unrolled"),
             host_runtime="onnxruntime",
             minimum_runtime=(("onnxruntime", "1.31"),),
             layout="queries and keys of one format lie in one initializer, keys' rows last: c_q.weight+c_k.weight",

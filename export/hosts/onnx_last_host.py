@@ -17,7 +17,8 @@ class LastPositionHost(Host):
     """A host around a host: where more than the last position is wanted, the chunk is given token by token.
 
     It is then given once more as a whole, which is what the last row comes from and what the cache holds afterwards, so
-    that a comparison of all positions sees decoding and prefill.
+    that a comparison of all positions sees decoding and prefill. Where loops share a cache slot the pieces of a text
+    are part of what is computed; there each position's row comes from the chunk up to it, given at once.
     """
 
     def __init__(self, inner: OnnxHost) -> None:
@@ -38,10 +39,12 @@ class LastPositionHost(Host):
         wanted = list(range(len(ids))) if positions is None else list(positions)
         rows: dict[int, np.ndarray] = {}
         if any(position != last for position in wanted):
-            for position in range(last):
-                row = self.inner.run(ids[position : position + 1], loops, [0])
-                if position in wanted:
-                    rows[position] = row
+            shared = self.geometry.slots < loops
+            for position in sorted({*wanted} - {last}) if shared else range(last):
+                if shared:
+                    self.inner.rewind(start)
+                piece = ids[0 if shared else position : position + 1]
+                rows[position] = self.inner.run(piece, loops, [len(piece) - 1])
             self.inner.rewind(start)
         rows[last] = self.inner.run(ids, loops, [last], initial_state, on_state, exit_threshold)
         self.length, self.loops_used = self.inner.length, self.inner.loops_used

@@ -39,9 +39,8 @@ def write(quantized: QuantizedModel, folder: Path, options: WriteOptions) -> Non
     """Write the graphs of `options.loop_form` and the weights file."""
     if options.loop_form == "unrolled":
         graphs = options.graphs or {int(options.loops): "model.onnx"}
-        write_static(
-            quantized, folder, graphs, options.compute, options.last_logits, options.kv_scales, options.portable
-        )
+        given = (options.compute, options.last_logits, options.kv_scales, options.portable, options.kv_policy)
+        write_static(quantized, folder, graphs, *given)
         write_client_files(quantized.model.config, folder, options)
     elif options.portable:
         write_stages(quantized, folder, options.compute, options.kv_scales, PortableLowering)

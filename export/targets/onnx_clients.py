@@ -1,7 +1,7 @@
 """Files that stock clients look for beside a static ONNX artifact.
 
 `genai_config.json` and `tokenizer_config.json` let onnxruntime-genai load the folder, `config.json` Optimum's
-`ORTModelForCausalLM`. Both take the unrolled loop for an ordinary decoder: a layer for each (loop, layer) pair. They
+`ORTModelForCausalLM`. Both take the unrolled loop for an ordinary decoder with a layer for each pair of caches. They
 describe `model.onnx`; where a folder holds graphs of other loop counts, `genai_overlay_T2.json` and so on change what
 differs (`og.Config(folder).overlay(text)`), and Optimum takes the graph's file name and number of layers as arguments.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 from export.target import WriteOptions
 from parcae_mobile.config import ParcaeConfig
+from parcae_mobile.loops import policy_slots
 from parcae_mobile.tokenizer import TextTokenizer
 
 from .onnx_graph import ACCURACY_LEVELS
@@ -27,9 +28,10 @@ def write_client_files(config: ParcaeConfig, folder: Path, options: WriteOptions
     tokenizer = TextTokenizer.load(folder)
     bos, eos = (tokenizer.bos, tokenizer.eos) if tokenizer is not None else (0, 0)
     loops, context = int(options.loops), options.context
+    slots = policy_slots(options.kv_policy, loops)
     files = {
-        "genai_config.json": genai_config(config, loops, context, bos, eos, options.portable, options.compute),
-        "config.json": optimum_config(config, loops, context, bos, eos),
+        "genai_config.json": genai_config(config, slots, context, bos, eos, options.portable, options.compute),
+        "config.json": optimum_config(config, loops, slots, context, bos, eos),
     }
     if tokenizer is not None:
         files["tokenizer_config.json"] = {
@@ -40,7 +42,8 @@ def write_client_files(config: ParcaeConfig, folder: Path, options: WriteOptions
         }
     for count, name in options.graphs.items():
         if count != loops:
-            decoder = {"filename": name, "num_hidden_layers": config.layers(count)}
+            layers = config.layers(policy_slots(options.kv_policy, count))
+            decoder = {"filename": name, "num_hidden_layers": layers}
             files[f"genai_overlay_T{count}.json"] = {"model": {"decoder": decoder}}
     for name, values in files.items():
         (folder / name).write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -48,7 +51,7 @@ def write_client_files(config: ParcaeConfig, folder: Path, options: WriteOptions
 
 
 def genai_config(
-    config: ParcaeConfig, loops: int, context: int, bos: int, eos: int, portable: bool = False, compute: str = "fp32"
+    config: ParcaeConfig, slots: int, context: int, bos: int, eos: int, portable: bool = False, compute: str = "fp32"
 ) -> dict[str, Any]:
     """What onnxruntime-genai 0.18 needs to run `model.onnx`; it knows no type named parcae, and `llama` fits.
 
@@ -71,7 +74,7 @@ def genai_config(
                 "hidden_size": config.n_embd,
                 "num_attention_heads": config.num_attention_heads,
                 "num_key_value_heads": config.num_key_value_heads,
-                "num_hidden_layers": config.layers(loops),
+                "num_hidden_layers": config.layers(slots),
                 "inputs": {
                     "input_ids": "input_ids",
                     "attention_mask": "attention_mask",
@@ -95,7 +98,7 @@ def genai_config(
     }
 
 
-def optimum_config(config: ParcaeConfig, loops: int, context: int, bos: int, eos: int) -> dict[str, Any]:
+def optimum_config(config: ParcaeConfig, loops: int, slots: int, context: int, bos: int, eos: int) -> dict[str, Any]:
     """A Hugging Face configuration from which Optimum shapes empty caches; the type is one that it knows."""
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -105,7 +108,7 @@ def optimum_config(config: ParcaeConfig, loops: int, context: int, bos: int, eos
         "num_attention_heads": config.num_attention_heads,
         "num_key_value_heads": config.num_key_value_heads,
         "head_dim": config.head_size,
-        "num_hidden_layers": config.layers(loops),
+        "num_hidden_layers": config.layers(slots),
         "vocab_size": config.padded_vocab_size,
         "max_position_embeddings": context,
         "tie_word_embeddings": config.tie_embeddings,

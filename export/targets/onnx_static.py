@@ -5,8 +5,9 @@
 
 The recurrent block's nodes are repeated, its initializers are not: graphs of any loop count refer to byte-identical
 weights. (In the portable flavour the block is the body of a Scan, see `onnx_portable_loop.py`.) Inputs are `input_ids`,
-`attention_mask` and `past_key_values.{i}.key|value` for each (loop, layer) pair in the order in which a token passes
-them; outputs are `logits` and `present.{i}.key|value`.
+`attention_mask` and `past_key_values.{i}.key|value` for each layer, and for each cache slot of a recurrent layer (under
+the policy `full` a loop is a slot), in the order in which a token passes them; outputs are `logits` and
+`present.{i}.key|value`. Loops that share a slot read the same past; the last one's keys and values are its present.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from export.stages import Stage, trace_stages
 from parcae_mobile.kv_cache import CacheScales
+from parcae_mobile.loops import policy_slots
 from quantize.apply import QuantizedModel
 
 from .onnx_graph import ACCURACY_LEVELS, CACHE_STAGES, WEIGHTS, declare, rename, save
@@ -36,15 +38,16 @@ def write_static(
     last_logits: bool = False,
     kv_scales: CacheScales | None = None,
     portable: bool = False,
+    kv_policy: str = "full",
 ) -> list[str]:
     """Write a graph for each loop count under its file name, and the weights file; returns the file names.
 
     With `last_logits` the graphs give (1, 1, vocabulary) logits of the last position instead of all. `portable` graphs
-    hold standard operators only; their presents are their pasts with the chunk appended.
+    hold standard operators only; their presents are their pasts with the chunk appended, under the policy `full` alone.
     """
     composer = _Composer(quantized, WeightFile(folder / WEIGHTS), ACCURACY_LEVELS[compute], kv_scales, portable)
     for loops, name in graphs.items():
-        save(composer.graph(loops, last_logits), folder / name, contrib=not portable)
+        save(composer.graph(loops, last_logits, policy_slots(kv_policy, loops)), folder / name, contrib=not portable)
     composer.weights.close()
     return [*graphs.values(), WEIGHTS]
 
@@ -64,8 +67,8 @@ class _Composer:
         self.kv_scales, self.portable = kv_scales, portable
         self.stages = trace_stages(quantized.model)
 
-    def graph(self, loops: int, last_logits: bool) -> GraphProto:
-        """The graph of one loop count."""
+    def graph(self, loops: int, last_logits: bool, slots: int) -> GraphProto:
+        """The graph of one loop count, with `slots` cache slots for each recurrent layer."""
         model, config = self.quantized.model, self.quantized.model.config
         prelude, recurrent = config.n_layers_in_prelude, config.n_layers_in_recurrent_block
         initializers: dict[str, TensorProto] = {}
@@ -81,12 +84,15 @@ class _Composer:
             )
         else:
             for loop in range(loops):
-                state = {"state": f"state.{loop}", "next_state": f"state.{loop + 1}"}
-                nodes += self._lower(initializers, "recur", f"loop{loop}/", prelude + loop * recurrent, state)
+                slot, prefix = min(loop, slots - 1), f"loop{loop}/"
+                names = {"state": f"state.{loop}", "next_state": f"state.{loop + 1}"}
+                if loop + 1 < loops and min(loop + 1, slots - 1) == slot:
+                    names |= {value: prefix + value for value in _caches(self.stages["recur"], "present.")}
+                nodes += self._lower(initializers, "recur", prefix, prelude + slot * recurrent, names)
         coda = {"state": f"state.{loops}"} | ({} if last_logits else {"positions": ""})
-        nodes += self._lower(initializers, "coda", "coda/", prelude + loops * recurrent, coda)
-        placed = [("prelude", 0), *(("recur", prelude + loop * recurrent) for loop in range(loops))]
-        placed.append(("coda", prelude + loops * recurrent))
+        nodes += self._lower(initializers, "coda", "coda/", prelude + slots * recurrent, coda)
+        placed = [("prelude", 0), *(("recur", prelude + slot * recurrent) for slot in range(slots))]
+        placed.append(("coda", prelude + slots * recurrent))
 
         def declared(prefix: str, length: str) -> list[ValueInfoProto]:
             int8 = self.kv_scales is not None

@@ -13,6 +13,8 @@ import torch
 
 import parcae_mobile
 from parcae_mobile import Parcae, load_model
+from parcae_mobile.kv_cache import KVCache
+from parcae_mobile.loops import policy_slots
 from parcae_mobile.manifest import read_manifest
 from parcae_mobile.parity import greedy
 
@@ -20,7 +22,7 @@ Cli = Callable[..., Any]
 TINY = Path(parcae_mobile.__file__).parent / "tiny"
 COUNTS = (2, 4, 8)
 PROMPT, NEW = list(range(100, 116)), 64
-FLAVOURS = ([], ["--all-logits"], ["--portable"])
+FLAVOURS = ([], ["--all-logits"], ["--kv", "full"], ["--portable"])
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +137,8 @@ def optimum_tokens(folder: Path, loops: int, prompt: list[int], new: int) -> lis
 
     manifest = read_manifest(folder)
     layers = manifest.geometry.layers
-    count = layers["prelude"] + loops * layers["core_block"] + layers["coda"]
+    slots = policy_slots(manifest.kv.policy, loops)
+    count = layers["prelude"] + slots * layers["core_block"] + layers["coda"]
     config = AutoConfig.from_pretrained(folder, num_hidden_layers=count)
     name = manifest.graphs.get(str(loops), "model.onnx")
     model = ORTModelForCausalLM.from_pretrained(folder, file_name=name, config=config)
@@ -186,7 +189,8 @@ def test_clients_give_eagers_greedy_tokens(
     folder = embedded_folder(flavour)
     tokens = client(folder, loops, PROMPT, NEW)
     eos = json.loads((folder / "config.json").read_text())["eos_token_id"]
-    assert same_until_the_end(tokens, greedy(embedded, PROMPT, NEW, loops), eos)
+    cache = KVCache(embedded.config, loops, policy=read_manifest(folder).kv.policy)
+    assert same_until_the_end(tokens, greedy(embedded, PROMPT, NEW, loops, cache), eos)
 
 
 @pytest.mark.acceptance

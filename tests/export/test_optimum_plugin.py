@@ -12,6 +12,7 @@ import torch
 
 import parcae_mobile
 from parcae_mobile import load_model
+from parcae_mobile.kv_cache import KVCache
 from parcae_mobile.manifest import verify_files
 from parcae_mobile.parity import greedy
 
@@ -40,7 +41,9 @@ def test_optimum_cli_exports_a_checkpoint_that_optimum_runs(tmp_path: Path) -> N
     model = ORTModelForCausalLM.from_pretrained(out)
     given = torch.tensor([PROMPT])
     made = model.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=NEW, do_sample=False)
-    tokens, expected = made[0, len(PROMPT) :].tolist(), greedy(load_model(TINY), PROMPT, NEW, 4)
+    eager = load_model(TINY)
+    cache = KVCache(eager.config, 4, policy=manifest.kv.policy)
+    tokens, expected = made[0, len(PROMPT) :].tolist(), greedy(eager, PROMPT, NEW, 4, cache)
     stop = expected.index(manifest.eos) + 1 if manifest.eos in expected else NEW
     assert tokens[:stop] == expected[:stop] and len(tokens) >= stop
 
