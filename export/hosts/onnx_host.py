@@ -110,7 +110,7 @@ class OnnxHost(Host):
         self._graphs = graphs or {}
         self._sessions: dict[str, ort.InferenceSession] = {}
         if loop_form == "stages":
-            for name in STAGES:
+            for name in reversed(STAGES):  # coda first: loading the head takes the most, in passing
                 self._session(f"model_{name}.onnx")
         else:
             self._session("model.onnx")
