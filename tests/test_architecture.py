@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = ("parcae_mobile", "quantize", "export")
 HEAVY = {
-    "onnx": ("export/targets/onnx", "export/hosts/onnx_"),
-    "onnxruntime": ("export/hosts/onnx_",),
+    "onnx": ("export/targets/onnx", "export/hosts/onnx_", "export/bench_bytes.py"),
+    "onnxruntime": ("export/hosts/onnx_", "export/bench_runners.py"),
     "coremltools": ("export/targets/coreml", "export/hosts/mil/", "export/hosts/coreml"),
     "executorch": ("export/targets/executorch", "export/hosts/executorch"),
     "optimum": ("export/optimum_plugin.py",),
