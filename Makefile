@@ -34,7 +34,7 @@ suite: $(SETUP)
 acceptance: $(SETUP)
 	$(BIN)/pytest -n 2 -m acceptance
 
-# Bytes, memory and speed of the 140M shape with random weights: about an hour; every line adds to build/bench/bench.json.
+# Bytes, memory and speed of the 140M shape with random weights: hours. Every line adds to build/bench/bench.json.
 BENCH := $(BIN)/parcae-export bench --model parcae-140m --random-weights --out build/bench --threads 1
 SHORT := --context 128 --context 1024
 bench: $(SETUP)
