@@ -15,7 +15,7 @@ from .bench_verdicts import Verdict, judge, load_targets, not_measured
 
 HEAD = (
     *("model", "T", "weights", "cache", "load s", "loaded", "end", "peak"),
-    *("first ms", "prompt tok/s", "decode ms", "tok/s", "time / T=1", "x naive", "roofline"),
+    *("first ms", "prompt tok/s", "decode ms", "tok/s", "time / T=1", "x naive", "roofline", "run"),
 )
 LEGEND = (
     "Sizes are in MB of 1e6 bytes. `weights`: the file that holds them. `cache`: keys and values at this context. "
@@ -24,7 +24,7 @@ LEGEND = (
     "decode time over that at one loop. `x naive`: how often it decodes while the naive export decodes once. "
     "`roofline`: the time in which memory gives the bytes that one token reads, as a share of the time measured."
 )
-WIDTH = 170  # of the table, which would lose its figures in a narrow terminal
+WIDTH = 176  # of the table, which would lose its figures in a narrow terminal
 NAIVE = {"onnx": "naive-onnx", "executorch": "naive-executorch"}
 
 
@@ -37,7 +37,7 @@ def cells(table: Table, row: Row) -> list[str]:
     else:
         figures += [f"{memory.load_seconds:.2f}", *(_mb(n) for n in (memory.loaded, memory.end, memory.peak))]
     if speed is None:
-        return figures + ["-"] * 7
+        return figures + ["-"] * 8
     once = next(table.others(row, **(row.variant.model_dump() | {"loops": 1})), None)
     naive = next(
         table.others(row, model=row.variant.model, kind=NAIVE.get(row.variant.target), loops=row.variant.loops), None
@@ -52,6 +52,7 @@ def cells(table: Table, row: Row) -> list[str]:
         _ratio(row, once),
         _ratio(naive, row),
         "-" if floor is None else f"{floor / speed.decode_ms:.0%}",
+        str(speed.run),
     ]
 
 
