@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -18,7 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from export.hosts.base import CacheGeometry
 from export.hosts.onnx_host import OnnxHost
 from export.targets.onnx import write_scan, write_stages
-from parcae_mobile import Parcae
+from parcae_mobile import Parcae, load_model
 from quantize import QuantizedModel, load_recipe, quantize_with
 
 MINI = {"n_embd": 64, "intermediate_size": 64, "recurrent_embedding_dimension": 64, "vocab_size": 300}
@@ -43,6 +44,19 @@ class Ran:
         lines = self.err.splitlines()
         assert len(lines) == 1 and lines[0].startswith("error: ") and "Traceback" not in self.err, self.err
         return lines[0]
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path) -> Parcae:
+    """A small model that was trained: its gates have something to lose."""
+    return load_model(data / "tiny-trained")
+
+
+@pytest.fixture(scope="module")
+def texts(data: Path) -> torch.Tensor:
+    """(2, 65) held-out ids of it."""
+    held_out = np.load(data / "tiny-trained" / "heldout_tokens.npy").astype(np.int64)
+    return torch.from_numpy(held_out[: 2 * 65].reshape(2, 65))
 
 
 @pytest.fixture(scope="session")

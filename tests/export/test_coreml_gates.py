@@ -25,7 +25,7 @@ from export.lowering_gate import LoweringVerdict, budget_name, lowering_gate
 from export.target import WriteOptions
 from export.targets import coreml
 from export.verify import verify_artifact
-from parcae_mobile import Parcae, load_model
+from parcae_mobile import Parcae
 from parcae_mobile.errors import ChecksumError
 from parcae_mobile.kv_cache import CacheSpec
 from parcae_mobile.parity import greedy
@@ -35,11 +35,6 @@ CONTEXT, LOOPS = 96, 2
 SPECIFICATION = Path(PACKAGE) / "Data" / "com.apple.CoreML" / "model.mlmodel"
 WEIGHTS = SPECIFICATION.parent / "weights" / "weight.bin"
 Artifacts = Callable[..., tuple[Path, QuantizedModel]]
-
-
-@pytest.fixture(scope="module")
-def trained(data: Path) -> Parcae:
-    return load_model(data / "tiny-trained")
 
 
 @pytest.fixture(scope="module")

@@ -27,17 +27,6 @@ LOOPS = (3,)
 
 
 @pytest.fixture(scope="module")
-def texts(data: Path) -> torch.Tensor:
-    held_out = np.load(data / "tiny-trained" / "heldout_tokens.npy").astype(np.int64)
-    return torch.from_numpy(held_out[: 2 * 65].reshape(2, 65))
-
-
-@pytest.fixture(scope="module")
-def trained(data: Path) -> Parcae:
-    return load_model(data / "tiny-trained")
-
-
-@pytest.fixture(scope="module")
 def artifacts(
     trained: Parcae,
     quantized: Callable[..., QuantizedModel],

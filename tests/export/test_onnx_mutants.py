@@ -19,24 +19,13 @@ from export.lowering_gate import lowering_gate
 from export.targets.onnx import write_stages
 from export.targets.onnx_portable import PortableLowering
 from export.targets.onnx_static import write_static
-from parcae_mobile import Parcae, load_model
+from parcae_mobile import Parcae
 from quantize import QuantizedModel
 
 FLAVOURS = ("static", "portable stages", pytest.param("portable static", marks=pytest.mark.acceptance))
 GRAPHS = {2: "model_T2.onnx", 3: "model.onnx", 4: "model_T4.onnx"}
 CORE = "transformer.core_block.0."
 Artifact = tuple[Path, QuantizedModel]
-
-
-@pytest.fixture(scope="module")
-def texts(data: Path) -> torch.Tensor:
-    held_out = np.load(data / "tiny-trained" / "heldout_tokens.npy").astype(np.int64)
-    return torch.from_numpy(held_out[: 2 * 65].reshape(2, 65))
-
-
-@pytest.fixture(scope="module")
-def trained(data: Path) -> Parcae:
-    return load_model(data / "tiny-trained")
 
 
 @pytest.fixture(scope="module")
