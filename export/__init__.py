@@ -1,1 +1,1 @@
-"""Export targets, the host runtimes that execute an artifact on this machine, and the command on top of them."""
+"""Export: the pipeline, its rooms, and the command on top of them."""

@@ -21,10 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from export.pipeline import run_export
+from export.request import ExportRequest
 from parcae_mobile.errors import GateError, ToolMissingError, UsageError
-
-from .pipeline import run_export
-from .request import ExportRequest
 
 try:
     from optimum.exporters.onnx.config import TextDecoderOnnxConfig

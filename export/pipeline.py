@@ -18,6 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export.artifact.assemble import KV_BYTES, assemble
+from export.artifact.publish import failed_folder, publish, staging
+from export.gates.certificate import certify
+from export.gates.lowering import TEXT_TOKENS, LoweringVerdict, budget_name, lowering_gate
+from export.gates.reference import CheckedReference, artifact_distance, check_reference
+from export.kv.choice import JUDGED_LOOPS, LENGTH, WINDOWS, PolicyChoice, choose_policy
+from export.kv.scales import measure_scales
+from export.request import AUTO, ExportPlan, ExportRequest, expand_targets, group_loops, parse_loops, plan
+from export.source import Source, open_source
+from export.targets.registry import WriteOptions, find_target, load_host, load_target, memory_report
 from parcae_mobile.errors import UsageError
 from parcae_mobile.kv_cache import CacheScales, CacheSpec
 from parcae_mobile.manifest import MANIFEST, Manifest, Verdict, hash_files
@@ -25,17 +35,6 @@ from quantize.algorithms import quantize_with
 from quantize.apply import QuantizedModel
 from quantize.compression import compression_gate
 from quantize.recipe import Recipe, load_recipe
-
-from .assemble import KV_BYTES, assemble
-from .certificate import certify
-from .kv_choice import JUDGED_LOOPS, LENGTH, WINDOWS, PolicyChoice, choose_policy
-from .kv_scales import measure_scales
-from .lowering_gate import TEXT_TOKENS, LoweringVerdict, budget_name, lowering_gate
-from .publish import failed_folder, publish, staging
-from .reference_check import CheckedReference, artifact_distance, check_reference
-from .request import AUTO, ExportPlan, ExportRequest, expand_targets, group_loops, parse_loops, plan
-from .source import Source, open_source
-from .target import WriteOptions, find_target, load_host, load_target, memory_report
 
 GOLDEN_BYTES = 2_000_000
 WINDOW = 256

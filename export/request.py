@@ -9,14 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
+from export.artifact.publish import check_output
+from export.source import Source
+from export.targets.registry import DYNAMIC, TARGETS, Loops, Target, WriteOptions
 from parcae_mobile.errors import ToolMissingError, UsageError
 from parcae_mobile.loops import KV_POLICIES
 from parcae_mobile.manifest import Compute, LoopForm
 from quantize.recipe import Recipe, plan_halves
-
-from .publish import check_output
-from .source import Source
-from .target import DYNAMIC, TARGETS, Loops, Target, WriteOptions
 
 AUTO = "auto"
 
@@ -164,7 +163,7 @@ def check_delegate(target: Target, delegate: str) -> None:
     """Raise if `--delegate` names what this target or its installed runtime cannot lower to."""
     if target.name != "executorch":
         raise UsageError(f"--delegate {delegate}: only ExecuTorch has delegates, not {target.name}")
-    from .targets.executorch import check_delegate as check
+    from export.targets.executorch.writer import check_delegate as check
 
     check(delegate)
 

@@ -13,13 +13,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = ("parcae_mobile", "quantize", "export")
 HEAVY = {
-    "onnx": ("export/targets/onnx", "export/hosts/onnx_", "export/bench_bytes.py"),
-    "onnxruntime": ("export/hosts/onnx_", "export/bench_runners.py"),
-    "coremltools": ("export/targets/coreml", "export/hosts/mil/", "export/hosts/coreml"),
-    "executorch": ("export/targets/executorch", "export/hosts/executorch"),
+    "onnx": ("export/targets/onnx/", "export/bench/"),
+    "onnxruntime": ("export/targets/onnx/runtime/", "export/bench/"),
+    "coremltools": ("export/targets/coreml/",),
+    "executorch": ("export/targets/executorch/", "export/bench/"),
     "optimum": ("export/optimum_plugin.py",),
     "transformers": ("export/optimum_plugin.py",),
-    "typer": ("export/cli",),
+    "typer": ("export/cli/",),
     "tokenizers": ("parcae_mobile/tokenizer.py",),
 }
 

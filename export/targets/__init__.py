@@ -1,1 +1,1 @@
-"""Export targets, one module for each."""
+"""Targets: the registry, the host contract, and one folder for each target with everything of it."""

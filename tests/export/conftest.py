@@ -16,9 +16,9 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from export.hosts.base import CacheGeometry
-from export.hosts.onnx_host import OnnxHost
-from export.targets.onnx import write_scan, write_stages
+from export.targets.host import CacheGeometry
+from export.targets.onnx.runtime.host import OnnxHost
+from export.targets.onnx.writer import write_scan, write_stages
 from parcae_mobile import Parcae, load_model
 from quantize import QuantizedModel, load_recipe, quantize_with
 
@@ -62,7 +62,7 @@ def texts(data: Path) -> torch.Tensor:
 @pytest.fixture(scope="session")
 def cli() -> Callable[..., Ran]:
     """Run `parcae-export` with arguments in this process."""
-    from export.cli import main
+    from export.cli.main import main
 
     def run(*arguments: object) -> Ran:
         out, err, before = io.StringIO(), io.StringIO(), sys.argv

@@ -1,0 +1,1 @@
+"""A folder from parts: the manifest, the self-test, publishing."""

@@ -1,0 +1,1 @@
+"""Size, memory and speed against what a user would run instead."""

@@ -1,0 +1,195 @@
+"""The table that `bench` keeps: its schema, how several runs go into one file, and what is derived from a row.
+
+    table = read_table(path)                               # an empty one where there is no file
+    table.merge(measured); write_table(table, path)
+
+A row is one model at one loop count and context. Times of two runs are not compared: machines drift by tens of percent.
+So a row keeps its times by run, and a ratio is taken within a run that measured both of its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from export.bench.runners import BASELINES
+from parcae_mobile.errors import InputError
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Speed(_Part):
+    """Times in milliseconds: medians, and for decoding the quartiles of single steps, taken in run `run`."""
+
+    run: int = Field(ge=1)
+    first_token_ms: float = Field(gt=0)
+    decode_ms: float = Field(gt=0)
+    decode_quartiles_ms: tuple[float, float]
+    steps: int = Field(gt=0)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return 1e3 / self.decode_ms
+
+
+class Memory(_Part):
+    """Resident bytes of a process that ran this model alone: a prompt of the row's context, then `tokens` tokens."""
+
+    tokens: int
+    libraries: int
+    loaded: int
+    prompted: int
+    end: int
+    peak: int
+    load_seconds: float
+
+
+class Variant(_Part):
+    """What a row is about. Baselines have kinds of their own."""
+
+    kind: Literal["artifact", "naive-onnx", "genai-llama", "naive-executorch"]
+    model: str
+    target: str
+    loop_form: str
+    quant: str
+    compute: str
+    kv_policy: str
+    kv_dtype: str
+    portable: bool = False
+    loops: int = Field(ge=1)
+
+    @property
+    def label(self) -> str:
+        """A short name for tables."""
+        if self.kind != "artifact":
+            return self.kind
+        form = f"{self.loop_form}{' portable' * self.portable}"
+        return f"{self.target} {form} {self.quant} {self.kv_policy}/{self.kv_dtype}"
+
+
+class Row(_Part):
+    """One variant at one context, in tokens. `weight_bytes` is the weights' file, `model_bytes` all files."""
+
+    variant: Variant
+    context: int = Field(ge=1)
+    threads: int = Field(ge=1)
+    weight_bytes: int
+    model_bytes: int
+    cache_bytes: int
+    touched_bytes: int | None = None
+    speeds: tuple[Speed, ...] = ()
+    memory: Memory | None = None
+
+    @property
+    def key(self) -> tuple[Variant, int, int]:
+        return self.variant, self.context, self.threads
+
+    @property
+    def speed(self) -> Speed | None:
+        """The times of the last run that measured them."""
+        return self.speeds[-1] if self.speeds else None
+
+    def beside(self, other: Row) -> list[tuple[Speed, Speed]]:
+        """The times of this row and of another in every run that measured both, in the runs' order."""
+        theirs = {speed.run: speed for speed in other.speeds}
+        return [(mine, theirs[mine.run]) for mine in self.speeds if mine.run in theirs]
+
+    def roofline_ms(self, bandwidth: float) -> float | None:
+        """The least time in which one token's bytes can be read at `bandwidth` bytes per second."""
+        return None if self.touched_bytes is None else self.touched_bytes / bandwidth * 1e3
+
+
+class Run(_Part):
+    """One process in which times were taken. `bandwidth` is in bytes per second, one thread."""
+
+    processor: str
+    cores: int
+    bandwidth: float
+    rounds: int
+    tools: dict[str, str]
+
+
+class Table(BaseModel):
+    """All rows, and the runs that their times come from."""
+
+    model_config = ConfigDict(extra="forbid")
+    format: Literal[1] = 1
+    runs: dict[int, Run] = {}
+    rows: list[Row] = []
+
+    def add_run(self, run: Run) -> int:
+        """Keep a run; returns its number."""
+        number = max(self.runs, default=0) + 1
+        self.runs[number] = run
+        return number
+
+    def merge(self, rows: Iterable[Row]) -> None:
+        """Take rows in: what they measured is added or replaces what was there, what they did not measure stays.
+
+        A run of which the new ones measured every row again is forgotten.
+        """
+        held = {row.key: row for row in self.rows}
+        for row in rows:
+            old = held.get(row.key)
+            if old is not None:
+                speeds = {speed.run: speed for speed in (*old.speeds, *row.speeds)}
+                in_order = tuple(speeds[run] for run in sorted(speeds))
+                row = row.model_copy(update={"speeds": in_order, "memory": row.memory or old.memory})
+            held[row.key] = row
+        measured: dict[int, set[Any]] = {}
+        for row in held.values():
+            for speed in row.speeds:
+                measured.setdefault(speed.run, set()).add(row.key)
+        kept = {a for a, keys in measured.items() if not any(b > a and keys <= more for b, more in measured.items())}
+        order = {kind: place for place, kind in enumerate(("artifact", *BASELINES))}
+        self.rows = sorted(
+            (
+                row.model_copy(update={"speeds": tuple(speed for speed in row.speeds if speed.run in kept)})
+                for row in held.values()
+            ),
+            key=lambda row: (order[row.variant.kind], row.variant.label, row.context, row.variant.loops, row.threads),
+        )
+        self.runs = {number: run for number, run in sorted(self.runs.items()) if number in kept}
+
+    def others(self, row: Row, **fields: object) -> Iterator[Row]:
+        """Rows at the same context and threads whose variants have these fields."""
+        for other in self.rows:
+            if (other.context, other.threads) == (row.context, row.threads) and matches(other, fields):
+                yield other
+
+
+def matches(row: Row, fields: dict[str, object]) -> bool:
+    """Whether a row's variant has all of these values."""
+    return all(getattr(row.variant, name) == value for name, value in fields.items())
+
+
+def read_table(path: Path) -> Table:
+    """A table from its JSON file, an empty one where there is none. Raises `InputError` for what is no such table."""
+    if not path.exists():
+        return Table()
+    try:
+        return Table.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise InputError(f"{path}: no table of this version's bench ({_first(error)}); name another file") from None
+
+
+def write_table(table: Table, path: Path) -> None:
+    """JSON with one line for each row and run: readable, and small in a diff."""
+    runs = ",\n  ".join(f'"{number}": {run.model_dump_json()}' for number, run in table.runs.items())
+    rows = ",\n  ".join(row.model_dump_json(exclude_none=True) for row in table.rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f'{{\n "format": {table.format},\n "runs": {{\n  {runs}\n }},\n "rows": [\n  {rows}\n ]\n}}\n', encoding="utf-8"
+    )
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        found = error.errors()[0]
+        return f"{'.'.join(map(str, found['loc'])) or 'file'}: {found['msg']}"
+    return str(error)

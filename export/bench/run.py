@@ -1,0 +1,235 @@
+"""`parcae-export bench`: bytes, memory and speed of artifacts and of what a user would run instead, side by side.
+
+Speed is measured in one process, round robin over all variants: the median of single steps at a fixed context, of
+which the first of each turn is not counted. Ratios of one run are what counts, since two runs on one machine differ by
+tens of percent. Memory is measured in a process for each row. Random weights serve: none of these figures depend on
+training.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from export.bench.rows import Memory, Row, Run, Speed, Table, Variant
+from export.bench.runners import Runner, opener
+from export.bench.traffic import cache_bytes, cache_touched, read_bandwidth, total_of, touched_weights, weights_of
+from export.targets.host import CacheGeometry
+from export.targets.registry import find_target
+from parcae_mobile.errors import ParcaeError, UsageError
+from parcae_mobile.manifest import read_manifest
+from parcae_mobile.text import seeded_ids
+
+ROUNDS = 15
+STEPS_A_TURN = 3
+PROMPTS = 5  # prompts that a time to the first token is the median of
+LONG_PROMPT = 512  # longer ones take seconds, and are given once
+TOKENS = 32  # tokens after the prompt, for memory
+TOOLS = ("torch", "onnxruntime", "onnxruntime-genai", "executorch", "numpy")
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A folder to be measured at one loop count. `limit` is the longest text that it takes, in tokens.
+
+    `only` names contexts where it is meant for no others.
+    """
+
+    variant: Variant
+    folder: Path
+    geometry: CacheGeometry = field(compare=False)
+    limit: int
+    runs_here: bool = True
+    only: tuple[int, ...] | None = None
+
+    def takes(self, context: int) -> bool:
+        """Whether it is measured at a context."""
+        return context <= self.limit and (self.only is None or context in self.only)
+
+    def past(self, context: int) -> int:
+        """Tokens before the step that is timed: the context, or what leaves room for one more."""
+        return min(context, self.limit - 1)
+
+
+@dataclass
+class Plan:
+    """What is measured of the subjects; `rounds` and `prompts` trade time for quiet medians."""
+
+    contexts: Sequence[int]
+    threads: int = 1
+    rounds: int = ROUNDS
+    prompts: int = PROMPTS
+    speed: bool = True
+    memory: bool = True
+    progress: Progress = field(default=lambda line: None)
+
+
+def subjects_of(folder: Path, loops: Sequence[int]) -> list[Subject]:
+    """An artifact at each of the loop counts that it takes."""
+    manifest = read_manifest(folder)
+    target = find_target(manifest.target)
+    geometry = CacheGeometry.from_manifest(manifest)
+    counts = loops if manifest.loops == "dynamic" else sorted({int(manifest.loops), *map(int, manifest.graphs)})
+    return [
+        Subject(
+            Variant(
+                kind="artifact",
+                model=manifest.model,
+                target=manifest.target,
+                loop_form=manifest.loop_form,
+                quant=manifest.quantization.recipe,
+                compute=manifest.compute,
+                kv_policy=manifest.kv.policy,
+                kv_dtype=manifest.kv.dtype,
+                portable=manifest.portable,
+                loops=count,
+            ),
+            folder,
+            geometry,
+            manifest.kv.context,
+            target.host_runtime != "mil-interpreter",  # which is for checking: its speed says nothing about a phone
+        )
+        for count in counts
+        if count in loops and (manifest.loops != "dynamic" or count <= manifest.max_loops)
+    ]
+
+
+def run_bench(subjects: Sequence[Subject], plan: Plan, table: Table) -> None:
+    """Measure and merge into `table`. Raises `UsageError` if nothing fits, `ParcaeError` if a process fails."""
+    pairs = [(s, c) for s in subjects for c in plan.contexts if s.takes(c)]
+    if not pairs:
+        raise UsageError("no artifact takes one of these loop counts and contexts; lower one of them")
+    rows = {(s, c): size_row(s, c, plan.threads) for s, c in pairs}
+    if plan.memory:
+        for place, (subject, context) in enumerate(pairs):
+            if subject.runs_here:
+                plan.progress(f"memory {place + 1}/{len(pairs)}: {subject.variant.label}, T={subject.variant.loops}")
+                measured = measure_memory(subject, context, plan.threads)
+                rows[subject, context] = rows[subject, context].model_copy(update={"memory": measured})
+    if plan.speed:
+        number = table.add_run(describe_run(plan.rounds))
+        for pair, speed in measure_speed([p for p in pairs if p[0].runs_here], plan, number).items():
+            rows[pair] = rows[pair].model_copy(update={"speeds": (speed,)})
+    table.merge(rows.values())
+
+
+def size_row(subject: Subject, context: int, threads: int) -> Row:
+    """The bytes of one row; nothing is run."""
+    variant, geometry = subject.variant, subject.geometry
+    weights = touched_weights(variant.kind, subject.folder, variant.loops)
+    touched = cache_touched(geometry, variant.loops, context, variant.kv_dtype)
+    return Row(
+        variant=variant,
+        context=context,
+        threads=threads,
+        weight_bytes=weights_of(subject.folder),
+        model_bytes=total_of(subject.folder),
+        cache_bytes=cache_bytes(geometry, variant.loops, context, variant.kv_dtype),
+        touched_bytes=None if weights is None else weights + touched,
+    )
+
+
+def measure_memory(subject: Subject, context: int, threads: int) -> Memory:
+    """Run `export.bench.memory` for one row. Raises `ParcaeError` with its last line if it fails."""
+    variant, prompt = subject.variant, subject.past(context)
+    tokens = min(TOKENS, subject.limit - prompt)
+    command = [sys.executable, "-m", "export.bench.memory", variant.kind, str(subject.folder)]
+    command += map(str, (variant.loops, prompt, tokens, threads))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ParcaeError(f"bench of {subject.folder} failed: {last}")
+    return Memory(tokens=tokens, **json.loads(done.stdout.splitlines()[-1]))
+
+
+def measure_speed(pairs: Sequence[tuple[Subject, int]], plan: Plan, run: int) -> dict[tuple[Subject, int], Speed]:
+    """First-token and decode times; all subjects are loaded, and alternate."""
+    runners = {}
+    for subject in dict.fromkeys(subject for subject, _ in pairs):
+        plan.progress(f"loading {subject.variant.label}, T={subject.variant.loops}")
+        variant = subject.variant
+        runners[subject] = opener(variant.kind, subject.folder, variant.loops, plan.threads)()
+    results = {}
+    for context in plan.contexts:
+        present = [subject for subject, at in pairs if at == context]
+        plan.progress(f"first token, context {context}")
+        prompts = _prompts(present, runners, context, plan)
+        plan.progress(f"decode, context {context}")
+        steps: dict[Subject, list[float]] = {subject: [] for subject in present}
+        for _ in range(plan.rounds):
+            for subject in present:
+                steps[subject] += _turn(runners[subject])
+        for subject, times in steps.items():
+            low, middle, high = statistics.quantiles(times, n=4)
+            results[subject, context] = Speed(
+                run=run,
+                first_token_ms=_round(statistics.median(prompts[subject])),
+                decode_ms=_round(middle),
+                decode_quartiles_ms=(_round(low), _round(high)),
+                steps=len(times),
+            )
+    return results
+
+
+def _prompts(
+    subjects: Sequence[Subject], runners: dict[Subject, Runner], context: int, plan: Plan
+) -> dict[Subject, list[float]]:
+    """Milliseconds from a prompt to its logits, in turns; leaves every cache filled for the steps that follow."""
+    times: dict[Subject, list[float]] = {subject: [] for subject in subjects}
+    for _ in range(plan.prompts if context <= LONG_PROMPT else 1):
+        for subject in subjects:
+            ids = seeded_ids(min(256, subject.geometry.vocab_size), subject.past(context)).ids.tolist()
+            started = time.perf_counter()
+            runners[subject].prefill(ids)
+            times[subject].append((time.perf_counter() - started) * 1e3)
+    return times
+
+
+def _turn(runner: Runner) -> list[float]:
+    """Milliseconds of single steps at one context; the first brings the model back into the caches, uncounted."""
+    times = []
+    for step in range(STEPS_A_TURN + 1):
+        started = time.perf_counter()
+        runner.step(step + 1)
+        times.append((time.perf_counter() - started) * 1e3)
+        runner.undo()
+    return times[1:]
+
+
+def _round(milliseconds: float) -> float:
+    return round(milliseconds, 3)
+
+
+def describe_run(rounds: int) -> Run:
+    """This machine, as far as times depend on it."""
+    installed = {}
+    for name in TOOLS:
+        try:
+            installed[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return Run(
+        processor=_processor(),
+        cores=os.cpu_count() or 1,
+        bandwidth=round(read_bandwidth()),
+        rounds=rounds,
+        tools=installed,
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

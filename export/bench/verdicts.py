@@ -1,0 +1,148 @@
+"""What was measured against what was meant to be reached: `targets.toml`, one verdict for each row that it names.
+
+    for verdict in judge(table, load_targets()): print(verdict.name, verdict.values, verdict.bound, verdict.held)
+
+Targets are data because they are of one shape and machine. They are printed with every table and never tested: a suite
+that fails when a machine is busy teaches people to ignore it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from export.bench.rows import Row, Table, Variant, matches
+from parcae_mobile.errors import InputError
+
+SPEEDS = ("decode_ms", "first_token_ms")
+MEMORIES = ("loaded", "prompted", "end", "peak")
+MEGA = 1e6
+
+
+class Target(BaseModel):
+    """One entry of the file; see its head."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    model: str
+    metric: Literal[
+        "decode_ms", "first_token_ms", "loaded", "prompted", "end", "peak", "weight_bytes", "model_bytes", "cache_bytes"
+    ]
+    how: Literal["value", "ratio", "speedup", "difference"] = "value"
+    row: dict[str, str | int]
+    against: dict[str, str | int] = {}
+    context: list[int]
+    at_least: list[float] | None = None
+    at_most: list[float] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Target:
+        unknown = (set(self.row) | set(self.against)) - set(Variant.model_fields) - {"context"}
+        if unknown or "context" in self.row:
+            raise ValueError(f"no variant has {', '.join(sorted(unknown)) or 'a context; give it as `context`'}")
+        if (self.how == "value") == bool(self.against):
+            raise ValueError("`against` goes with ratio, speedup and difference")
+        if self.at_least is not None and self.at_most is not None:
+            raise ValueError("give at_least or at_most")
+        bounds = self.at_least if self.at_least is not None else self.at_most
+        if bounds is not None and len(bounds) != len(self.context):
+            raise ValueError("needs one bound for each context")
+        return self
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A target at one row: a value for each run that measured it, one where it needs no run.
+
+    `bound` is None where figures are only shown; `at_least` says which side of it is good.
+    """
+
+    name: str
+    row: Row
+    values: tuple[float, ...]
+    bound: float | None
+    at_least: bool
+
+    @property
+    def held(self) -> list[bool]:
+        """Whether each value is on the good side; nothing where there is no bound."""
+        if self.bound is None:
+            return []
+        return [value >= self.bound if self.at_least else value <= self.bound for value in self.values]
+
+
+def load_targets(path: Path | None = None) -> list[Target]:
+    """The package's targets, or those of a file. Raises `InputError` that names what is wrong."""
+    source = path if path is not None else resources.files("export.bench").joinpath("targets.toml")
+    try:
+        content = tomllib.loads(source.read_text(encoding="utf-8"))
+        entries = [{"model": content.get("model"), **entry} for entry in content.get("target", [])]
+        return [Target.model_validate(entry) for entry in entries]
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{source}: not readable as TOML ({error})") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def judge(table: Table, targets: list[Target]) -> list[Verdict]:
+    """A verdict for each target, context and row that was measured; what was not is left out."""
+    return [verdict for target in targets for verdict in _judge(table, target)]
+
+
+def not_measured(table: Table, targets: list[Target]) -> list[str]:
+    """Names of targets that no row speaks of."""
+    spoken = {verdict.name for verdict in judge(table, targets)}
+    return [target.name for target in targets if target.name not in spoken]
+
+
+def _judge(table: Table, target: Target) -> Iterator[Verdict]:
+    for place, context in enumerate(target.context):
+        for row in table.rows:
+            if row.context != context or not matches(row, {"model": target.model, **target.row}):
+                continue
+            values = _values(table, target, row)
+            if values:
+                bounds = target.at_least if target.at_least is not None else target.at_most
+                bound = None if bounds is None else bounds[place]
+                yield Verdict(target.name, row, values, bound, target.at_least is not None)
+
+
+def _values(table: Table, target: Target, row: Row) -> tuple[float, ...]:
+    """The figure that the target asks for, by run where times are compared; none if it was not measured."""
+    if target.how == "value":
+        figure = metric(row, target.metric)
+        return () if figure is None else (figure,)
+    wanted: dict[str, Any] = {"model": target.model, **target.against}
+    context = wanted.pop("context", row.context)
+    if wanted.get("kind", "artifact") == "artifact":
+        wanted = row.variant.model_dump() | wanted
+    if target.against.get("target", row.variant.target) != row.variant.target:
+        wanted.pop("compute", None)  # each target has its own
+    for other in table.others(row.model_copy(update={"context": context}), **wanted):
+        if target.metric in SPEEDS:
+            pairs = [(getattr(a, target.metric), getattr(b, target.metric)) for a, b in row.beside(other)]
+        else:
+            mine, theirs = metric(row, target.metric), metric(other, target.metric)
+            pairs = [] if mine is None or theirs is None else [(mine, theirs)]
+        if pairs:
+            return tuple(_compare(target.how, *pair) for pair in pairs)
+    return ()
+
+
+def _compare(how: str, mine: float, theirs: float) -> float:
+    return {"ratio": mine / theirs, "speedup": theirs / mine, "difference": mine - theirs}[how]
+
+
+def metric(row: Row, name: str) -> float | None:
+    """A figure of a row: milliseconds, or MB; None if it was not measured."""
+    if name in SPEEDS:
+        return None if row.speed is None else float(getattr(row.speed, name))
+    part: Any = row.memory if name in MEMORIES else row
+    return None if part is None else float(getattr(part, name)) / MEGA

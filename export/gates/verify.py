@@ -1,0 +1,89 @@
+"""Checks of a finished artifact folder: files, schema, certificate, and a self-test through the host runtime.
+
+report = verify_artifact(folder)                       # raises if anything is not what the manifest says
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from export.gates.lowering import BUDGETS, budget_name
+from export.targets.registry import find_target, load_host, load_target
+from parcae_mobile.errors import GateError, InputError
+from parcae_mobile.golden import DAMAGED
+from parcae_mobile.manifest import Manifest, verify_files
+from parcae_mobile.parity import Distance, compare
+
+SELF_TEST = ("max_abs", "kl_mean", "top1", "cosine")
+
+
+@dataclass
+class VerifyReport:
+    """What was checked and measured."""
+
+    manifest: Manifest
+    self_test: dict[int, Distance]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "files_checked": len(self.manifest.files),
+            "self_test": {str(loops): distance.to_dict() for loops, distance in self.self_test.items()},
+        }
+
+
+def verify_artifact(folder: Path, threads: int = 0) -> VerifyReport:
+    """Files against the manifest, the stored injection against the certificate, logits against `golden.npz`.
+
+    Raises `ManifestError` or `ChecksumError` for the folder, `GateError` if it computes something else than it states.
+    """
+    manifest = verify_files(folder)
+    target = find_target(manifest.target)
+    stored = load_target(target).read_injection(folder)
+    stated = manifest.certificate.max_decay
+    if stated is not None and (stored is None or abs(float(stored.decay.max()) - stated) > 1e-6):
+        raise GateError(f"{folder}: the stored decay is not the certificate's {stated}")
+    host = load_host(target)(folder, manifest, threads)
+    golden = _golden(folder)
+    distances: dict[int, Distance] = {}
+    for name in sorted(golden):
+        if name.startswith("logits_"):
+            loops = int(name.removeprefix("logits_"))
+            host.reset()
+            logits = host.run(golden["input_ids"].tolist(), loops, golden["positions"].tolist())
+            distances[loops] = compare(torch.from_numpy(golden[name]), torch.from_numpy(logits))
+    failures = _failures(distances, BUDGETS[budget_name(manifest.compute, manifest.kv.dtype)])
+    if failures:
+        raise GateError(f"{folder}: self-test failed ({failures[0]}); this machine computes something else")
+    return VerifyReport(manifest, distances)
+
+
+def _golden(folder: Path) -> dict[str, np.ndarray]:
+    path = folder / "golden.npz"
+    if not path.exists():
+        raise InputError(f"{folder} has no golden.npz to test itself with; export it again")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except DAMAGED as error:
+        raise InputError(f"{path}: not readable ({error}); export the artifact again") from None
+
+
+def _failures(distances: dict[int, Distance], budget: dict[str, float]) -> list[str]:
+    lines = []
+    for loops, distance in distances.items():
+        for key, bound in budget.items():
+            if key not in SELF_TEST:
+                continue
+            value = distance.to_dict()[key]
+            # A rate over a few positions may miss its bound by one of them.
+            allowed = bound - 1.5 / distance.positions if key == "top1" else bound
+            if key == "kl_mean":
+                allowed = 4 * bound  # a mean over few positions scatters
+            if (value < allowed) if key in ("top1", "cosine") else (value > allowed):
+                lines.append(f"T={loops}: {key} {value:.3g}, bound {bound:.3g}")
+    return lines

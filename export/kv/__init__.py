@@ -1,0 +1,1 @@
+"""Which KV policy and which scales a model's cache takes, by measurement."""

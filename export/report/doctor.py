@@ -1,0 +1,61 @@
+"""`parcae-export doctor`: what is installed, in which version, and which targets can be written and executed here."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+
+import torch
+from packaging.requirements import Requirement
+
+from export.targets.registry import TARGETS, load_target
+from parcae_mobile.errors import ToolMissingError
+
+PACKAGE = "parcae-mobile"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, whether it is fine, and what was found."""
+
+    subject: str
+    fine: bool
+    detail: str
+
+
+def diagnose() -> list[Finding]:
+    """Python, packages against their pins, targets, devices. Never raises for what is missing."""
+    findings = [Finding("python", platform.python_version().startswith("3.11."), platform.python_version())]
+    for requirement in _requirements():
+        extra = "extra" in str(requirement.marker or "")
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            findings.append(Finding(requirement.name, extra, "not installed" + (" (optional)" if extra else "")))
+            continue
+        fine = requirement.specifier.contains(found, prereleases=True)
+        wanted = "" if fine else f", the pinned set has {requirement.specifier}"
+        findings.append(Finding(requirement.name, fine, found + wanted))
+    for target in TARGETS.values():
+        try:
+            load_target(target)
+            findings.append(Finding(f"target {target.name}", True, f"written, and executed by {target.host_runtime}"))
+        except ToolMissingError as error:
+            findings.append(Finding(f"target {target.name}", target.module is None, str(error)))
+    has_cuda = torch.cuda.is_available()
+    cuda = torch.cuda.get_device_name() if has_cuda else "none: references are made on the CPU, and say so"
+    findings.append(Finding("cuda device", True, cuda))
+    return findings
+
+
+def _requirements() -> list[Requirement]:
+    try:
+        listed = requires(PACKAGE) or []
+    except PackageNotFoundError:
+        return []
+    unique: dict[str, Requirement] = {}
+    for requirement in map(Requirement, listed):
+        if requirement.name != PACKAGE:
+            unique.setdefault(requirement.name, requirement)
+    return list(unique.values())

@@ -1,0 +1,1 @@
+"""An artifact in use: a session, generated text, early exit."""

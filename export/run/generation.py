@@ -1,0 +1,115 @@
+"""Text from an artifact: chunked prefill, then one token at a time, by any host runtime.
+
+for step in generate(host, prompt_ids, Sampling(), loops=8, tokens=64, stop={eos}):
+    step.token, step.seconds
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.targets.host import Host
+from parcae_mobile.errors import PromptTooLongError, UsageError
+from parcae_mobile.loops import check_threshold
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. Temperature 0 is greedy; `top_k` 0 and `top_p` 1 cut nothing."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise UsageError(f"--temperature {self.temperature}: give 0 (greedy) or more")
+        if self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise UsageError(f"--top-k {self.top_k} --top-p {self.top_p}: give top-k of at least 0 and top-p in (0, 1]")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One generated token, the seconds since the one before (for the first: since the prompt was given), its loops."""
+
+    token: int
+    seconds: float
+    loops: int
+
+
+def choose(logits: np.ndarray, sampling: Sampling, random: np.random.Generator) -> int:
+    """A token from (vocabulary,) logits."""
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    order = np.argsort(-logits, kind="stable")
+    if sampling.top_k:
+        order = order[: sampling.top_k]
+    scaled = logits[order].astype(np.float64) / sampling.temperature
+    weights = np.exp(scaled - scaled.max())
+    weights /= weights.sum()
+    if sampling.top_p < 1:
+        keep = int(np.searchsorted(np.cumsum(weights), sampling.top_p)) + 1
+        order, weights = order[:keep], weights[:keep] / weights[:keep].sum()
+    return int(order[random.choice(len(order), p=weights)])
+
+
+def generate(
+    host: Host,
+    prompt: list[int],
+    sampling: Sampling,
+    loops: int,
+    tokens: int,
+    stop: frozenset[int] = frozenset(),
+    exit_threshold: float = 0.0,
+) -> Iterator[Step]:
+    """Up to `tokens` tokens; ends after a stop token. Raises `UsageError` and `PromptTooLongError` before any work.
+
+    With an `exit_threshold` a token's loop ends once its state changes by less than that share; the prompt takes all.
+    """
+    check_threshold(exit_threshold)
+    if not prompt:
+        raise UsageError("the prompt is empty; give at least one token")
+    room = host.geometry.context - host.length
+    if len(prompt) + tokens > room + 1:
+        raise PromptTooLongError(
+            f"{len(prompt)} prompt tokens + {tokens} new ones do not fit the context of {host.geometry.context}; "
+            "shorten the prompt or lower --tokens"
+        )
+    return _steps(host, prompt, sampling, loops, tokens, stop, exit_threshold)
+
+
+def _steps(
+    host: Host,
+    prompt: list[int],
+    sampling: Sampling,
+    loops: int,
+    tokens: int,
+    stop: frozenset[int],
+    exit_threshold: float,
+) -> Iterator[Step]:
+    random = np.random.default_rng(sampling.seed)
+    started = time.perf_counter()
+    logits, used = prefill(host, prompt, loops), loops
+    for done in range(1, tokens + 1):
+        token = choose(logits[: host.geometry.vocab_size], sampling, random)
+        now = time.perf_counter()
+        yield Step(token, now - started, used)
+        started = now
+        if token in stop or done == tokens:
+            return
+        logits = host.run([token], loops, positions=[0], exit_threshold=exit_threshold)[0]
+        used = host.loops_used
+
+
+def prefill(host: Host, prompt: list[int], loops: int) -> np.ndarray:
+    """Give a prompt in chunks; returns the logits (padded vocabulary) after its last token."""
+    logits = np.empty(0)
+    for start in range(0, len(prompt), host.prefill_chunk):
+        chunk = prompt[start : start + host.prefill_chunk]
+        logits = host.run(chunk, loops, positions=[len(chunk) - 1])[0]
+    return logits

@@ -1,0 +1,137 @@
+"""A conversation with an artifact: verified folder, tokenizer and host runtime together.
+
+session = Session.open(folder)
+completion = session.complete("import os", Sampling(), loops=8, tokens=64)
+for piece in completion: ...
+completion.tokens_per_second
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.run.generation import Sampling, Step, generate
+from export.targets.host import Host
+from export.targets.registry import find_target, load_host
+from parcae_mobile.errors import InputError, UsageError
+from parcae_mobile.loops import check_loops
+from parcae_mobile.manifest import Manifest, verify_files
+from parcae_mobile.tokenizer import TextTokenizer
+
+
+@dataclass
+class Session:
+    """An opened artifact."""
+
+    manifest: Manifest
+    tokenizer: TextTokenizer
+    host: Host
+
+    @classmethod
+    def open(cls, folder: Path, threads: int = 0) -> Session:
+        """Check the folder's files and open it. Raises for a damaged folder or one without a tokenizer."""
+        manifest = verify_files(folder)
+        tokenizer = TextTokenizer.load(folder)
+        if tokenizer is None:
+            raise InputError(f"{folder} has no tokenizer.json, so it cannot read a prompt")
+        return cls(manifest, tokenizer, load_host(find_target(manifest.target))(folder, manifest, threads))
+
+    def loops(self, asked: int | None) -> int:
+        """The loop count to use: the one asked for, the built one, or the trained one."""
+        built = self.manifest.loops
+        if built != "dynamic":
+            counts = [int(count) for count in self.manifest.graphs] or [built]
+            if asked is not None and asked not in counts:
+                raise UsageError(f"--loops {asked}: this artifact was built for {', '.join(map(str, counts))} loops")
+            return asked or built
+        if asked is None:
+            return min(self.manifest.trained_loops, self.manifest.max_loops)
+        check_loops(asked, self.manifest.max_loops)
+        return asked
+
+    def warnings(self, loops: int) -> list[str]:
+        """What a user should know before running this many loops."""
+        trained = self.manifest.trained_loops
+        if loops > 2 * trained:
+            return [f"{loops} loops are more than twice the {trained} of training; nothing is known to improve there"]
+        return []
+
+    def complete(
+        self, prompt: str, sampling: Sampling, loops: int, tokens: int, exit_threshold: float = 0.0
+    ) -> Completion:
+        """A continuation of `prompt`, generated as it is iterated, from an empty cache. Raises before any work."""
+        if exit_threshold and self.manifest.loop_form != "stages":
+            raise UsageError(
+                f"--exit-threshold {exit_threshold:g}: early exit needs a host that runs the loop; this artifact's "
+                f"loop form is {self.manifest.loop_form}"
+            )
+        self.host.reset()
+        ids = [self.tokenizer.bos, *self.tokenizer.encode(prompt)]
+        stop = frozenset([self.tokenizer.eos])
+        steps = generate(self.host, ids, sampling, loops, tokens, stop, exit_threshold)
+        return Completion(loops, steps, self.tokenizer, stop)
+
+
+class Completion:
+    """Text pieces as they are complete, and what was used so far: `for piece in session.complete(...)`.
+
+    A piece never ends inside of a character: its bytes wait for the tokens that complete it.
+    """
+
+    def __init__(self, loops: int, steps: Iterator[Step], tokenizer: TextTokenizer, stop: frozenset[int]) -> None:
+        self.loops, self.text = loops, ""
+        self.steps: list[Step] = []
+        self._incoming, self._tokenizer, self._stop = steps, tokenizer, stop
+
+    def __iter__(self) -> Iterator[str]:
+        for piece in self._tokenizer.stream(self._tokens()):
+            self.text += piece
+            yield piece
+
+    def _tokens(self) -> Iterator[int]:
+        for step in self._incoming:
+            self.steps.append(step)
+            if step.token not in self._stop:
+                yield step.token
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop token ended it."""
+        return bool(self.steps) and self.steps[-1].token in self._stop
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of the tokens after the first; 0 where there are none."""
+        decode = [step.seconds for step in self.steps[1:]]
+        return len(decode) / sum(decode) if decode else 0.0
+
+    @property
+    def average_loops(self) -> float:
+        """Per token; the first one's are the prompt's."""
+        return sum(step.loops for step in self.steps) / max(1, len(self.steps))
+
+    @property
+    def summary(self) -> str:
+        """One line for a reader."""
+        average = "" if self.average_loops == self.loops else f", {self.average_loops:.2f} loops on average"
+        end = " and an end of text" if self.stopped else ""
+        return (
+            f"{len(self.steps) - self.stopped} tokens{end} at T={self.loops}{average}: first after "
+            f"{self.steps[0].seconds * 1e3:.0f} ms, then {self.tokens_per_second:.0f} tokens/s"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of `generate --json`."""
+        return {
+            "text": self.text,
+            "tokens": [step.token for step in self.steps],
+            "stopped": self.stopped,
+            "loops": self.loops,
+            "loops_by_token": [step.loops for step in self.steps],
+            "average_loops": self.average_loops,
+            "first_token_seconds": self.steps[0].seconds,
+            "tokens_per_second": self.tokens_per_second,
+        }

@@ -1,0 +1,1 @@
+"""Core ML: writer, lowering, forms, package, host; mil/ is the interpreter."""

@@ -1,0 +1,58 @@
+"""Constants of a package, decoded when first used and kept once, for all functions of the package together.
+
+Plain floats and bytes in weight.bin are views of the mapped file. Sub-byte integers are decoded where a compressed
+constant needs them and dropped again; what stays is the compressed constant's result, in its declared dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+from export.targets.coreml.mil.blob import decode
+from export.targets.coreml.mil.dtypes import STRING
+from export.targets.coreml.mil.errors import BlobError
+from export.targets.coreml.mil.package import Package
+from export.targets.coreml.mil.program import Blob, Function, Immediate, Operation, Reference
+from export.targets.coreml.mil.registry import Value
+
+
+class Constants:
+    """Decoded constants of one package."""
+
+    def __init__(self, package: Package) -> None:
+        self.package = package
+        self._literals: dict[Blob | Immediate, Value] = {}
+        self._folded: dict[Hashable, tuple[Value, ...]] = {}
+
+    def literal(self, item: Blob | Immediate, where: Callable[[], str]) -> Value:
+        """The tensor of a blob or an immediate. Raises BlobError, with `where` in front."""
+        if item in self._literals:
+            return self._literals[item]
+        shape = tuple(size for size in item.type.shape or () if size is not None)
+        dtype = item.type.dtype
+        try:
+            if dtype is STRING:
+                raise BlobError("a string is stored as numbers")
+            if isinstance(item, Blob):
+                data = self.package.blob_file(item.file).read(item.offset, dtype, shape)
+            else:
+                data = decode(item.data, dtype, shape)
+        except BlobError as error:
+            raise BlobError(f"{where()}: {error}") from error
+        value = Value(data, dtype, constant=True)
+        # Packed integers grow up to eight times when decoded: they are not worth keeping.
+        if isinstance(item, Immediate) or dtype.bits >= 8:
+            self._literals[item] = value
+        return value
+
+    def folded(
+        self, function: Function, operation: Operation, compute: Callable[[], tuple[Value, ...]]
+    ) -> tuple[Value, ...]:
+        """The results of a `constexpr_` operation. Equal operations of different functions share one entry."""
+        key: Hashable = (operation.type, tuple(sorted(operation.inputs.items())))
+        arguments = [argument for group in operation.inputs.values() for argument in group]
+        if any(isinstance(argument, Reference) for argument in arguments):
+            key = (function.name, operation.outputs[0].name)
+        if key not in self._folded:
+            self._folded[key] = compute()
+        return self._folded[key]

@@ -1,0 +1,210 @@
+"""Executes a saved Core ML package (`.mlpackage`, ML Program) without Core ML.
+
+    outputs = run_mlpackage("model.mlpackage", {"x": torch.ones(1, 4)})
+
+    program = MilProgram.open("decoder.mlpackage")
+    state = program.make_state()
+    logits = program.predict({"inputIds": ids}, state)["logits"]
+
+Only the saved files count: the protobuf and the weight files are read by this package's own code.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from export.targets.coreml.mil.constants import Constants
+from export.targets.coreml.mil.errors import DeclarationError, FeatureError, PackageError, UnknownFunctionError
+from export.targets.coreml.mil.executor import Executor, Observer, Scope, require_known_operators
+from export.targets.coreml.mil.interface import Interface
+from export.targets.coreml.mil.package import Package
+from export.targets.coreml.mil.program import Function, Operation, Reference, read_functions
+
+LOOP_LIMIT = 100_000
+
+
+class MilState:
+    """States between predictions: fp16 tensors by name. `predict` replaces them, and only on success."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors: dict[str, Tensor] = dict(tensors)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def __setitem__(self, name: str, tensor: Tensor) -> None:
+        self.tensors[name] = tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def clone(self) -> MilState:
+        """A copy that later predictions on this state do not touch."""
+        return MilState({name: tensor.clone() for name, tensor in self.tensors.items()})
+
+
+class MilProgram:
+    """An opened package. Weights are decoded when first needed and kept for later predictions."""
+
+    def __init__(self, package: Package) -> None:
+        self.package = package
+        spec = package.spec
+        self.functions: dict[str, Function] = read_functions(spec.mlProgram, package.name)
+        require_known_operators(self.functions.values(), package.name)
+        self.default_function = self._default(spec.description)
+        self.metadata: dict[str, str] = dict(spec.description.metadata.userDefined)
+        described = {item.name: item for item in spec.description.functions} or {
+            self.default_function: spec.description
+        }
+        if set(described) != set(self.functions):
+            raise DeclarationError(
+                f"{package.name}: the description has functions {sorted(described)}, "
+                f"the program {sorted(self.functions)}"
+            )
+        self._interfaces = {
+            name: Interface(function, described[name], package.name) for name, function in self.functions.items()
+        }
+        self._constants = Constants(package)
+
+    @classmethod
+    def open(cls, path: str | Path) -> MilProgram:
+        """Opens a package and checks all that needs no weights.
+
+        Raises PackageError (unreadable), UnknownOperatorError, DeclarationError (interface and program disagree).
+        """
+        return cls(Package(path))
+
+    def _default(self, description: Any) -> str:
+        name = description.defaultFunctionName or "main"
+        if name not in self.functions:
+            raise PackageError(f"{self.package.name}: no default function '{name}' among {sorted(self.functions)}")
+        return str(name)
+
+    def function(self, name: str | None = None) -> Function:
+        """The function `name`, or the default one. Raises UnknownFunctionError."""
+        name = name or self.default_function
+        if name not in self.functions:
+            raise UnknownFunctionError(f"{self.package.name}: no function '{name}'; it has {sorted(self.functions)}")
+        return self.functions[name]
+
+    def operator_counts(self, function: str | None = None) -> Counter[str]:
+        """How often each operator type occurs in a function, nested blocks included."""
+        return Counter(operation.type for operation in self.function(function).block.walk())
+
+    def make_state(self, function: str | None = None) -> MilState:
+        """Zero states: of one function, or without a name of all functions together.
+
+        Raises FeatureError where two functions declare one state differently.
+        """
+        states: dict[str, Tensor] = {}
+        for item in [self.function(function)] if function else list(self.functions.values()):
+            for name, tensor in self._interfaces[item.name].zero_states().items():
+                if name in states and states[name].shape != tensor.shape:
+                    raise FeatureError(f"{self.package.name}: functions declare state '{name}' with different shapes")
+                states[name] = tensor
+        return MilState(states)
+
+    def predict(
+        self,
+        inputs: Mapping[str, Any],
+        state: MilState | None = None,
+        function: str | None = None,
+        *,
+        compute: torch.dtype = torch.float32,
+        loop_limit: int = LOOP_LIMIT,
+        observer: Observer | None = None,
+    ) -> dict[str, Tensor]:
+        """Runs one function.
+
+        inputs: torch tensors, numpy arrays or plain numbers by name, of the declared dtype and an admitted shape.
+        state: replaced by the new states; left alone if anything fails. Required where the function has states.
+        compute: dtype of the arithmetic before rounding, torch.float32 or torch.float64.
+        loop_limit: iterations of one `while_loop` after which it counts as endless.
+        observer: called with every operation and its results, in order of execution (range probes, tracing).
+
+        Returns the outputs by name, in their declared dtypes. Raises subclasses of MilError.
+        """
+        target = self.function(function)
+        interface = self._interfaces[target.name]
+        checked = interface.check_inputs(inputs)
+        if target.states and state is None:
+            names = [item.name for item in target.states]
+            raise FeatureError(f"{interface.where}: it has states {names}; pass state=make_state()")
+        working = dict(state.tensors) if state is not None else {}
+        interface.check_states(working)
+        with torch.no_grad():
+            outputs = Executor(target, self._constants, working, compute, loop_limit, observer).run(checked)
+        interface.check_outputs(outputs)
+        if state is not None:
+            state.tensors = working
+        return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in outputs.items()}
+
+    def constants(self, function: str | None = None) -> Iterator[Operation]:
+        """The `const` and `constexpr_` operations of a function, nested blocks included."""
+        for operation in self.function(function).block.walk():
+            if operation.type == "const" or operation.type.startswith("constexpr_"):
+                yield operation
+
+    def stored(self, operation: Operation, parameter: str) -> Tensor:
+        """What an operation's parameter holds in the file: `val` of a const, `data` or `scale` of a constexpr.
+
+        Integers come as stored (int4 in int8, 1 to 6 bits in uint8). Raises PackageError for what is no stored tensor.
+        """
+        arguments = operation.inputs.get(parameter, ())
+        if len(arguments) != 1 or isinstance(arguments[0], (str, Reference)):
+            raise PackageError(
+                f"{self.package.name}, {operation.type} '{operation.name}': '{parameter}' is no stored tensor"
+            )
+        return self._constants.literal(arguments[0], lambda: f"{self.package.name}, {operation.name}").data.clone()
+
+    def constant(self, name: str, function: str | None = None) -> Tensor:
+        """The constant that operations of a function read under `name`, decompressed, in its declared dtype.
+
+        Raises PackageError where the function has no such constant.
+        """
+        target = self.function(function)
+        producers = {output.name: operation for operation in self.constants(function) for output in operation.outputs}
+        if name not in producers:
+            raise PackageError(f"{self.package.name}, function '{target.name}': no constant '{name}'")
+        executor = Executor(target, self._constants, {}, torch.float32, LOOP_LIMIT, None)
+        scope = Scope()
+
+        def define(wanted: str) -> None:
+            operation = producers[wanted]
+            for reference in operation.references():
+                if reference not in scope.values:
+                    define(reference)
+            results = executor.operation(operation, scope, partial(executor.where, operation))
+            scope.values.update(zip((output.name for output in operation.outputs), results, strict=True))
+
+        define(name)
+        value = scope.values[name]
+        if isinstance(value, str):
+            raise PackageError(f"{self.package.name}, function '{target.name}': the constant '{name}' is a string")
+        return value.data.clone()
+
+
+def run_mlpackage(
+    path: str | Path,
+    inputs: Mapping[str, Any],
+    state: MilState | None = None,
+    function: str | None = None,
+) -> dict[str, Tensor]:
+    """Opens the package at `path` and runs one function once (the default one without a name).
+
+    A function with states starts from zero states if `state` is None; a given state is updated. Raises MilError.
+    """
+    program = MilProgram.open(path)
+    if state is None and program.function(function).states:
+        state = program.make_state(function)
+    return program.predict(inputs, state, function)

@@ -1,0 +1,1 @@
+"""The operators of the MIL interpreter, by family; registry.py holds their contract."""

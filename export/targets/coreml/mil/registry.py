@@ -1,0 +1,176 @@
+"""The table of operators, and the arguments that an operator's implementation sees.
+
+An operator is a function from `Arguments` to one tensor or a tuple of tensors, registered together with a rule for the
+dtype of its result:
+
+    @operator("add", result=like("x", "y"))
+    def _add(a: Arguments) -> Tensor:
+        return a.wide("x") + a.wide("y")
+
+It computes in `a.compute` (fp32 unless the caller chose fp64) and leaves rounding to the executor, which compares the
+rule's dtype and the result's shape with what the package declares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from export.targets.coreml.mil.dtypes import BY_NAME, DType
+from export.targets.coreml.mil.errors import DeclarationError, ExecutionError
+
+IOS17 = 7  # opset number
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor with its MIL dtype, which torch's cannot always express. `constant`: it is known without any input."""
+
+    data: Tensor
+    dtype: DType
+    constant: bool = False
+
+
+class Arguments:
+    """The inputs of one operation, by parameter name. `where` names package, function and operation for messages."""
+
+    def __init__(
+        self,
+        inputs: dict[str, tuple[Value | str, ...]],
+        where: Callable[[], str],
+        opset: int,
+        compute: torch.dtype,
+    ) -> None:
+        self.inputs, self.where, self.opset, self.compute = inputs, where, opset, compute
+
+    def fail(self, message: str) -> ExecutionError:
+        """The error to raise for `message`."""
+        return ExecutionError(f"{self.where()}: {message}")
+
+    def has(self, name: str) -> bool:
+        return bool(self.inputs.get(name))
+
+    def _one(self, name: str) -> Value | str:
+        values = self.inputs.get(name, ())
+        if len(values) != 1:
+            raise self.fail(
+                f"parameter '{name}' " + ("is missing" if not values else f"has {len(values)} values, want 1")
+            )
+        return values[0]
+
+    def value(self, name: str) -> Value:
+        value = self._one(name)
+        if isinstance(value, str):
+            raise self.fail(f"parameter '{name}' is a string, want a tensor")
+        return value
+
+    def raw(self, name: str) -> Tensor:
+        """The tensor as stored."""
+        return self.value(name).data
+
+    def wide(self, name: str) -> Tensor:
+        """The tensor in the compute dtype if it holds floats, as stored if not."""
+        tensor = self.raw(name)
+        return tensor.to(self.compute) if tensor.is_floating_point() else tensor
+
+    def dtype(self, name: str) -> DType:
+        return self.value(name).dtype
+
+    def values(self, name: str) -> tuple[Value, ...]:
+        """A variadic parameter such as concat's `values`."""
+        values = tuple(value for value in self.inputs.get(name, ()) if isinstance(value, Value))
+        if not values:
+            raise self.fail(f"parameter '{name}' is missing")
+        return values
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        if default is not None and not self.has(name):
+            return default
+        numbers = self.integers(name)
+        if len(numbers) != 1:
+            raise self.fail(f"parameter '{name}' has {len(numbers)} values, want 1")
+        return numbers[0]
+
+    def integers(self, name: str) -> list[int]:
+        tensor = self.raw(name)
+        if tensor.is_floating_point():
+            raise self.fail(f"parameter '{name}' is {self.dtype(name)}, want integers")
+        return [int(number) for number in tensor.reshape(-1).tolist()]
+
+    def number(self, name: str, default: float) -> float:
+        return float(self.raw(name).item()) if self.has(name) else default
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        return bool(self.raw(name).item()) if self.has(name) else default
+
+    def text(self, name: str, default: str | None = None) -> str:
+        if default is not None and not self.has(name):
+            return default
+        value = self._one(name)
+        if not isinstance(value, str):
+            raise self.fail(f"parameter '{name}' is a tensor, want a string")
+        return value
+
+    def named_dtype(self, name: str, default: str | None = None) -> DType:
+        """The dtype that a string parameter names, such as cast's `dtype`."""
+        text = self.text(name, default)
+        if text not in BY_NAME:
+            raise self.fail(f"parameter '{name}' is '{text}', which is no dtype")
+        return BY_NAME[text]
+
+    def axis(self, value: int, rank: int, name: str = "axis") -> int:
+        """`value` counted from the front. Raises ExecutionError where it is outside of [-rank, rank)."""
+        if not -rank <= value < rank:
+            raise self.fail(f"{name} {value} is out of range for rank {rank}")
+        return value % rank
+
+
+Kernel = Callable[[Arguments], Tensor | tuple[Tensor, ...]]
+ResultRule = Callable[[Arguments], DType | tuple[DType, ...]]
+
+
+@dataclass(frozen=True)
+class Operator:
+    run: Kernel
+    result: ResultRule
+
+
+OPERATORS: dict[str, Operator] = {}
+
+
+def operator(*names: str, result: ResultRule) -> Callable[[Kernel], Kernel]:
+    """Registers a kernel under `names`, with the dtype rule `result`."""
+
+    def register(kernel: Kernel) -> Kernel:
+        for name in names:
+            OPERATORS[name] = Operator(kernel, result)
+        return kernel
+
+    return register
+
+
+def like(*names: str) -> Callable[[Arguments], DType]:
+    """The common dtype of the named parameters. Absent ones do not count, differing ones are an error."""
+
+    def rule(a: Arguments) -> DType:
+        present = [value for name in names if a.has(name) for value in a.values(name)]
+        if not present:
+            raise a.fail(f"parameter '{names[0]}' is missing")
+        first = present[0]
+        for value in present[1:]:
+            if value.dtype != first.dtype:
+                parameters = ", ".join(f"'{name}'" for name in names)
+                raise DeclarationError(
+                    f"{a.where()}: {parameters} must share one dtype, got {first.dtype} and {value.dtype}"
+                )
+        return first.dtype
+
+    return rule
+
+
+def always(dtype: DType) -> ResultRule:
+    """A fixed dtype, as of comparisons."""
+    return lambda a: dtype

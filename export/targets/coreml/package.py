@@ -1,0 +1,59 @@
+"""From MIL functions to the bytes of an `.mlpackage`, and nothing in them that differs from run to run.
+
+save_package(folder / "model.mlpackage", functions, default="main", metadata={...})
+
+The package is what `coremltools.convert` would save, without its optimization passes, conversion date and random UUIDs.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from export.targets.coreml.builder import TARGET
+from export.targets.coreml.noise import quiet
+
+with quiet():
+    # coremltools has no public way to save a MIL program without running its passes over it; the version is pinned.
+    from coremltools.converters.mil.backend.mil.load import load as to_specification
+    from coremltools.converters.mil.mil import Program
+
+NAMESPACE = uuid.UUID("3f0c3c5e-54a7-5f6b-9c39-6a3c2c0f7f10")
+FOLDER = "com.apple.CoreML"
+
+
+def save_package(path: Path, functions: Mapping[str, Any], default: str, metadata: Mapping[str, str]) -> None:
+    """Write MIL functions as one package at `path`, which must not exist."""
+    weights = path / "Data" / FOLDER / "weights"
+    weights.mkdir(parents=True)
+    program = Program()
+    for name, function in functions.items():
+        program.add_function(name, function)
+    program.default_function_name = default
+    program.export_as_multifunction = len(functions) > 1
+    with quiet():
+        specification = to_specification(
+            program,
+            weights_dir=str(weights),
+            specification_version=TARGET.value,
+            convert_to="mlprogram",
+            convert_from="milinternal",
+        )
+    specification.description.metadata.userDefined.update(metadata)
+    (weights.parent / "model.mlmodel").write_bytes(specification.SerializeToString(deterministic=True))
+    entries = {
+        "model.mlmodel": "CoreML Model Specification",
+        "weights": "CoreML Model Weights",
+    }
+    items = {
+        str(uuid.uuid5(NAMESPACE, name)).upper(): {
+            "author": FOLDER, "description": description, "name": name, "path": f"{FOLDER}/{name}"
+        }
+        for name, description in entries.items()
+    }  # fmt: skip
+    root = str(uuid.uuid5(NAMESPACE, "model.mlmodel")).upper()
+    manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": items, "rootModelIdentifier": root}
+    (path / "Manifest.json").write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n", encoding="utf-8")

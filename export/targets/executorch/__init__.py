@@ -1,0 +1,1 @@
+"""ExecuTorch: writer, lowering, forms, read-back, memory, host."""

@@ -1,0 +1,1 @@
+"""The flavour of ONNX that has standard operators only."""

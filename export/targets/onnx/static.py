@@ -1,0 +1,168 @@
+"""The static ONNX form: the loop unrolled for clients that know nothing of loops (onnxruntime-genai, Optimum).
+
+    write_static(quantized, folder, {4: "model.onnx"}, compute="int8")                    # beside weights.data
+    write_static(quantized, folder, {2: "model_T2.onnx", 8: "model.onnx"})                # one weights.data for both
+
+The recurrent block's nodes are repeated, its initializers are not: graphs of any loop count refer to byte-identical
+weights. (In the portable flavour the block is the body of a Scan, see `portable/loop.py`.) Inputs are `input_ids`,
+`attention_mask` and `past_key_values.{i}.key|value` for each layer, and for each cache slot of a recurrent layer (under
+the policy `full` a loop is a slot), in the order in which a token passes them; outputs are `logits` and
+`present.{i}.key|value`. Loops that share a slot read the same past; the last one's keys and values are its present.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from export.stages import Stage, trace_stages
+from export.targets.onnx.graph import ACCURACY_LEVELS, CACHE_STAGES, WEIGHTS, declare, rename, save
+from export.targets.onnx.lowering import StageLowering, half_casts
+from export.targets.onnx.portable.loop import BODY, scan_static
+from export.targets.onnx.portable.lowering import PortableLowering
+from export.targets.onnx.weights import WeightFile
+from parcae_mobile.kv_cache import CacheScales
+from parcae_mobile.loops import policy_slots
+from quantize.apply import QuantizedModel
+
+
+def write_static(
+    quantized: QuantizedModel,
+    folder: Path,
+    graphs: Mapping[int, str],
+    compute: str = "fp32",
+    last_logits: bool = False,
+    kv_scales: CacheScales | None = None,
+    portable: bool = False,
+    kv_policy: str = "full",
+) -> list[str]:
+    """Write a graph for each loop count under its file name, and the weights file; returns the file names.
+
+    With `last_logits` the graphs give (1, 1, vocabulary) logits of the last position instead of all. `portable` graphs
+    hold standard operators only; their presents are their pasts with the chunk appended, under the policy `full` alone.
+    """
+    composer = _Composer(quantized, WeightFile(folder / WEIGHTS), ACCURACY_LEVELS[compute], kv_scales, portable)
+    for loops, name in graphs.items():
+        save(composer.graph(loops, last_logits, policy_slots(kv_policy, loops)), folder / name, contrib=not portable)
+    composer.weights.close()
+    return [*graphs.values(), WEIGHTS]
+
+
+class _Composer:
+    """Unrolled graphs of one model over one weights file."""
+
+    def __init__(
+        self,
+        quantized: QuantizedModel,
+        weights: WeightFile,
+        level: int,
+        kv_scales: CacheScales | None,
+        portable: bool,
+    ) -> None:
+        self.quantized, self.weights, self.level = quantized, weights, level
+        self.kv_scales, self.portable = kv_scales, portable
+        self.stages = trace_stages(quantized.model)
+
+    def graph(self, loops: int, last_logits: bool, slots: int) -> GraphProto:
+        """The graph of one loop count, with `slots` cache slots for each recurrent layer."""
+        model, config = self.quantized.model, self.quantized.model.config
+        prelude, recurrent = config.n_layers_in_prelude, config.n_layers_in_recurrent_block
+        initializers: dict[str, TensorProto] = {}
+        nodes = self._lower(initializers, "prelude", "prelude/", 0, {})
+        if self.portable:
+            nodes += scan_static(
+                model,
+                self.stages["recur"],
+                self.weights,
+                initializers,
+                loops,
+                lambda names: self._lower(initializers, "recur", BODY, 0, names),
+            )
+        else:
+            for loop in range(loops):
+                slot, prefix = min(loop, slots - 1), f"loop{loop}/"
+                names = {"state": f"state.{loop}", "next_state": f"state.{loop + 1}"}
+                if loop + 1 < loops and min(loop + 1, slots - 1) == slot:
+                    names |= {value: prefix + value for value in _caches(self.stages["recur"], "present.")}
+                nodes += self._lower(initializers, "recur", prefix, prelude + slot * recurrent, names)
+        coda = {"state": f"state.{loops}"} | ({} if last_logits else {"positions": ""})
+        nodes += self._lower(initializers, "coda", "coda/", prelude + slots * recurrent, coda)
+        placed = [("prelude", 0), *(("recur", prelude + slot * recurrent) for slot in range(slots))]
+        placed.append(("coda", prelude + slots * recurrent))
+
+        def declared(prefix: str, length: str) -> list[ValueInfoProto]:
+            int8 = self.kv_scales is not None
+            return [
+                rename(declare(model, name, value, length, int8_cache=int8), _numbered(value, first))
+                for name, first in placed
+                for value in _caches(self.stages[name], prefix)
+            ]
+
+        int64, float32 = TensorProto.INT64, TensorProto.FLOAT
+        inputs = [
+            helper.make_tensor_value_info("input_ids", int64, [1, "sequence"]),
+            helper.make_tensor_value_info("attention_mask", int64, [1, "total"]),
+            *declared("past.", "past"),
+        ]
+        rows: int | str = 1 if last_logits else "sequence"
+        logits = helper.make_tensor_value_info("logits", float32, [1, rows, config.padded_vocab_size])
+        leading = _leading_nodes(initializers, self.weights, config.recurrent_embedding_dimension, last_logits)
+        outputs = [logits, *declared("present.", "total" if self.portable else "present")]
+        inner = [node for outer in nodes for attribute in outer.attribute for node in attribute.g.node]
+        casts = half_casts(initializers, [*nodes, *inner])
+        return helper.make_graph([*casts, *leading, *nodes], "parcae", inputs, outputs, list(initializers.values()))
+
+    def _lower(
+        self, initializers: dict[str, TensorProto], name: str, prefix: str, first_layer: int, names: dict[str, str]
+    ) -> list[NodeProto]:
+        stage = self.stages[name]
+        numbered = {value: _numbered(value, first_layer) for value in (*stage.inputs, *stage.outputs)}
+        given = {value: target for value, target in numbered.items() if target != value} | names
+        scales = self.kv_scales[CACHE_STAGES[name]] if self.kv_scales is not None else None
+        common = (stage, self.quantized, self.weights, initializers, self.level, prefix, given, scales)
+        if not self.portable:
+            return StageLowering(*common).run()
+        scanned = name == "recur"
+        private = BODY if scanned else ""
+        return PortableLowering(*common, growing=True, chunks_only=scanned, private=private).run()
+
+
+def _caches(stage: Stage, prefix: str) -> list[str]:
+    return [value for value in (*stage.inputs, *stage.outputs) if value.startswith(prefix)]
+
+
+def _leading_nodes(
+    initializers: dict[str, TensorProto], weights: WeightFile, state_width: int, last_logits: bool
+) -> list[NodeProto]:
+    """`total` from the mask, the zero state, and the positions whose logits are given."""
+
+    def constant(name: str, value: np.ndarray) -> str:
+        initializers[name] = weights.initializer(name, value)
+        return name
+
+    one = constant("one", np.array([1], np.int64))
+    width = constant("state_width", np.array([state_width], np.int64))
+    nodes = [
+        helper.make_node("Shape", ["attention_mask"], ["mask_shape"]),
+        helper.make_node("Gather", ["mask_shape", constant("mask_axis", np.array(1, np.int64))], ["total_int64"]),
+        helper.make_node("Cast", ["total_int64"], ["total"], to=TensorProto.INT32),
+        helper.make_node("Shape", ["input_ids"], ["ids_shape"]),
+        helper.make_node("Concat", ["ids_shape", width], ["state_shape"], axis=0),
+        helper.make_node("ConstantOfShape", ["state_shape"], ["state.0"]),
+        helper.make_node("Gather", ["ids_shape", one], ["length"]),
+    ]
+    if last_logits:
+        nodes.append(helper.make_node("Sub", ["length", one], ["positions"]))
+    return nodes
+
+
+def _numbered(value: str, first_layer: int) -> str:
+    """`past.0.key` of a stage that starts at layer 5 -> `past_key_values.5.key`; other names stay."""
+    head, _, tail = value.partition(".")
+    if head not in ("past", "present"):
+        return value
+    layer, part = tail.split(".")
+    return f"{'past_key_values' if head == 'past' else 'present'}.{int(layer) + first_layer}.{part}"

@@ -1,0 +1,127 @@
+"""The ONNX target: traced stages as graphs over one weights file.
+
+    write_stages(quantized, folder)    # model_prelude.onnx, model_recur.onnx, model_coda.onnx: the host runs the loop
+    write_scan(quantized, folder)      # model.onnx: the loop is a Scan (scan.py)
+    write_static(quantized, folder, {4: "model.onnx"})  # the loop is unrolled, for stock clients (static.py)
+
+All hold one set of weights, whatever the loop count. Caches are inputs and outputs that may share memory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
+
+from export.stages import trace_stages
+from export.targets.onnx.clients import write_client_files
+from export.targets.onnx.graph import ACCURACY_LEVELS, CACHE_STAGES, WEIGHTS, declare, save
+from export.targets.onnx.lowering import StageLowering, half_casts
+from export.targets.onnx.portable.lowering import COLUMNS, PortableLowering
+from export.targets.onnx.scan import write_scan
+from export.targets.onnx.static import write_static
+from export.targets.onnx.weights import WeightFile
+from export.targets.registry import StoredInjection, WriteOptions
+from parcae_mobile.errors import InputError
+from parcae_mobile.kv_cache import CacheScales
+from parcae_mobile.manifest import Port, Signature
+from quantize.apply import QuantizedModel
+
+ADAPTER = "transformer.adapter."
+
+
+def write(quantized: QuantizedModel, folder: Path, options: WriteOptions) -> None:
+    """Write the graphs of `options.loop_form` and the weights file."""
+    if options.loop_form == "unrolled":
+        graphs = options.graphs or {int(options.loops): "model.onnx"}
+        given = (options.compute, options.last_logits, options.kv_scales, options.portable, options.kv_policy)
+        write_static(quantized, folder, graphs, *given)
+        write_client_files(quantized.model.config, folder, options)
+    elif options.portable:
+        write_stages(quantized, folder, options.compute, options.kv_scales, PortableLowering)
+    else:
+        writer = {"stages": write_stages, "scan": write_scan}[options.loop_form]
+        writer(quantized, folder, options.compute, options.kv_scales)
+
+
+def signatures(folder: Path) -> dict[str, Signature]:
+    """Inputs and outputs of each graph, as written."""
+
+    def ports(infos: list[ValueInfoProto]) -> list[Port]:
+        kinds = [info.type.tensor_type for info in infos]
+        return [
+            Port(
+                name=info.name,
+                dtype=str(helper.tensor_dtype_to_np_dtype(kind.elem_type)),
+                shape=[dim.dim_param or dim.dim_value for dim in kind.shape.dim],
+            )
+            for info, kind in zip(infos, kinds, strict=True)
+        ]
+
+    graphs = {path.name: _graph(path) for path in sorted(folder.glob("model*.onnx"))}
+    return {name: Signature(inputs=ports(graph.input), outputs=ports(graph.output)) for name, graph in graphs.items()}
+
+
+def read_injection(folder: Path) -> StoredInjection | None:
+    """Decay, dt and B by the nodes that consume them: decay scales the state, B multiplies, dt scales its product.
+
+    Raises `InputError` if another operator does, or if two graphs of the folder consume different ones.
+    """
+    found: dict[str, np.ndarray] = {}
+    for path in sorted(folder.glob("model*.onnx")):
+        graph = _graph(path)
+        stored = {tensor.name: tensor for tensor in graph.initializer}
+        bodies = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
+        for node in [*graph.node, *(node for body in bodies for node in body.node)]:
+            for name in node.input:
+                role = name.removeprefix(ADAPTER).removesuffix(COLUMNS)
+                if role in ("decay", "dt", "B") and name.startswith(ADAPTER):
+                    portable = name.endswith(COLUMNS)
+                    if node.op_type != {"B": "MatMul" if portable else "FusedMatMul"}.get(role, "Mul"):
+                        raise InputError(
+                            f"{path}: {name} is consumed by {node.op_type}; the artifact is not one of ours"
+                        )
+                    array = numpy_helper.to_array(stored[name], base_dir=str(folder))
+                    held = array.T if portable else array
+                    if not np.array_equal(found.setdefault(role, held), held):
+                        raise InputError(f"{path}: {name} is not what another graph of {folder} consumes")
+    if set(found) != {"decay", "dt", "B"}:
+        return None
+    return StoredInjection(*(torch.from_numpy(found[role].copy()) for role in ("decay", "dt", "B")))
+
+
+def _graph(path: Path) -> onnx.GraphProto:
+    try:
+        return onnx.load(path, load_external_data=False).graph
+    except DecodeError:
+        raise InputError(f"{path}: not a readable ONNX graph; export the artifact again") from None
+
+
+def write_stages(
+    quantized: QuantizedModel,
+    folder: Path,
+    compute: str = "fp32",
+    kv_scales: CacheScales | None = None,
+    lowering: type[StageLowering] = StageLowering,
+) -> list[str]:
+    """Write three graphs and the weights file into `folder`; returns the file names."""
+    weights = WeightFile(folder / WEIGHTS)
+    names = []
+    for name, stage in trace_stages(quantized.model).items():
+        initializers: dict[str, TensorProto] = {}
+        scales = kv_scales[CACHE_STAGES[name]] if kv_scales is not None else None
+        level = ACCURACY_LEVELS[compute]
+        nodes = lowering(stage, quantized, weights, initializers, level, kv_scales=scales).run()
+        inputs, outputs = (
+            [declare(quantized.model, name, value, int8_cache=scales is not None) for value in values]
+            for values in (stage.inputs, stage.outputs)
+        )
+        nodes = [*half_casts(initializers, nodes), *nodes]
+        graph = helper.make_graph(nodes, name, inputs, outputs, initializer=list(initializers.values()))
+        names.append(save(graph, folder / f"model_{name}.onnx", contrib=lowering is StageLowering))
+    weights.close()
+    return [*names, WEIGHTS]

@@ -1,0 +1,219 @@
+"""What a target module offers, and the registry of targets as data.
+
+A target is one module and one row. The module is imported only when it is used, so a missing extra costs nothing until
+then and gives one line that says what to install.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from parcae_mobile.errors import ToolMissingError, UsageError
+from parcae_mobile.loops import LOOPS
+
+if TYPE_CHECKING:
+    import torch
+
+    from export.targets.host import Host
+    from parcae_mobile.kv_cache import CacheScales, CacheSpec
+    from parcae_mobile.manifest import Compute, Delegation, LoopForm, Manifest, Signature
+    from quantize.apply import QuantizedModel
+
+    OpenHost = Callable[[Path, Manifest, int], Host]
+
+DYNAMIC = "dynamic"
+Loops = int | str  # a loop count, or "dynamic"
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How an artifact is composed. `loops` is a number for static forms; `context` bounds the cache, in tokens."""
+
+    loop_form: LoopForm
+    loops: Loops
+    max_loops: int
+    context: int
+    compute: Compute
+    kv_policy: str = "full"
+    kv_dtype: str = "fp32"
+    kv_scales: CacheScales | None = None
+    bos: int | None = None
+    eos: int | None = None
+    portable: bool = False  # ONNX: standard operators only
+    last_logits: bool = False  # ONNX, static: logits of the last position only
+    counts: tuple[int, ...] = ()  # all static loop counts where several share a folder; `loops` is one of them
+
+    @property
+    def graphs(self) -> dict[int, str]:
+        """The model file of each loop count where several share a folder: stock clients look for `model.onnx`."""
+        return {count: "model.onnx" if count == self.loops else f"model_T{count}.onnx" for count in self.counts}
+
+    @property
+    def cache(self) -> CacheSpec:
+        """The kind of cache, for the eager model that the artifact is compared with."""
+        from parcae_mobile.kv_cache import CacheSpec
+
+        return CacheSpec(self.kv_policy, self.kv_dtype, self.kv_scales)
+
+    def verified_loops(self) -> list[int]:
+        """The loop counts at which the gates run."""
+        if self.loops != DYNAMIC:
+            return list(self.counts) or [int(self.loops)]
+        return [count for count in LOOPS if count <= self.max_loops]
+
+
+@dataclass(frozen=True)
+class StoredInjection:
+    """The injection's tensors as the finished artifact's graphs consume them."""
+
+    decay: torch.Tensor
+    dt: torch.Tensor
+    matrix: torch.Tensor
+
+
+class TargetModule(Protocol):
+    """The functions of a target's module."""
+
+    def write(self, quantized: QuantizedModel, folder: Path, options: WriteOptions) -> dict[str, Delegation] | None:
+        """Write the model files into an existing folder, deterministically.
+
+        Returns by method what a delegate took, if the target's runtime has delegates. Raises `GateError` if too little.
+        """
+        ...
+
+    def signatures(self, folder: Path) -> dict[str, Signature]:
+        """Inputs and outputs by file (or function), read back from the written files."""
+        ...
+
+    def read_injection(self, folder: Path) -> StoredInjection | None:
+        """The tensors that the graphs consume, from the written files; None if the injection is not diagonal."""
+        ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """A registry row."""
+
+    name: str
+    module: str | None  # None: planned, not built
+    host_module: str | None  # its `open_host(folder, manifest, threads)` gives a Host; it imports no torch if it can
+    extra: str
+    packages: tuple[str, ...]  # what the extra installs that is reported in the manifest
+    dynamic_forms: tuple[LoopForm, ...]  # the first is the default
+    static_forms: tuple[LoopForm, ...]
+    computes: tuple[Compute, ...]
+    kv_dtypes: tuple[str, ...]  # the first is the default, unless fp32 compute can have an fp32 cache
+    shared_kv_forms: tuple[LoopForm, ...]  # forms whose host can let loops share a cache slot
+    host_runtime: str
+    minimum_runtime: tuple[tuple[str, str], ...] = ()
+    layout: str = ""  # how stored integers differ from the quantized tensors in place, for the manifest
+    stores_fp16: bool = True  # whether a matrix that a recipe rounds to fp16 takes fewer bytes
+    memory_module: str | None = None  # its `report(folder, manifest)` gives rows of resident bytes by loop count
+    palettes: bool = False  # matrices as indices into tables of values
+    shares_static: bool = False  # static loop counts are small graphs over one weights file, and go into one folder
+
+    def default_kv_dtype(self, compute: Compute | str) -> str:
+        """The cache's type where none is asked for: nothing is rounded in it where arithmetic is fp32."""
+        return "fp32" if compute == "fp32" and "fp32" in self.kv_dtypes else self.kv_dtypes[0]
+
+    def shares_slots(self, form: LoopForm | str, portable: bool) -> bool:
+        """Whether loops can share a cache slot; the portable unrolled graph scans over theirs."""
+        return form in self.shared_kv_forms and not (portable and form == "unrolled")
+
+    def forms(self, loops: Loops) -> tuple[LoopForm, ...]:
+        return self.dynamic_forms if loops == DYNAMIC else self.static_forms
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target(
+            name="onnx",
+            module="export.targets.onnx.writer",
+            host_module="export.targets.onnx.runtime.host",
+            extra="onnx",
+            packages=("torch", "onnx", "onnxruntime"),
+            dynamic_forms=("stages", "scan"),
+            static_forms=("unrolled",),
+            computes=("fp32", "int8"),
+            kv_dtypes=("fp32", "int8"),
+            shared_kv_forms=("stages", "unrolled"),
+            host_runtime="onnxruntime",
+            minimum_runtime=(("onnxruntime", "1.31"),),
+            layout="queries and keys of one format lie in one initializer, keys' rows last: c_q.weight+c_k.weight",
+            shares_static=True,
+        ),
+        Target(
+            name="executorch",
+            module="export.targets.executorch.writer",
+            host_module="export.targets.executorch.host",
+            extra="executorch",
+            packages=("torch", "executorch", "torchao"),
+            dynamic_forms=("stages",),
+            static_forms=("unrolled",),
+            computes=("fp32", "int8"),
+            kv_dtypes=("fp32",),
+            shared_kv_forms=("stages", "unrolled"),
+            host_runtime="executorch",
+            minimum_runtime=(("executorch", "1.4.1"),),
+            stores_fp16=False,
+            memory_module="export.targets.executorch.memory",
+        ),
+        Target(
+            name="coreml",
+            module="export.targets.coreml.writer",
+            host_module="export.targets.coreml.host",
+            extra="coreml",
+            packages=("torch", "coremltools"),
+            dynamic_forms=("stages", "while"),
+            static_forms=("unrolled",),
+            computes=("fp16", "fp32"),
+            kv_dtypes=("fp16", "fp32"),
+            shared_kv_forms=("stages", "while", "unrolled"),
+            host_runtime="coreml" if sys.platform == "darwin" else "mil-interpreter",
+            minimum_runtime=(("iOS", "18"), ("macOS", "15")),
+            palettes=True,
+        ),
+    )
+}
+
+
+def find_target(name: str) -> Target:
+    """A registry row by name. Raises `UsageError` for an unknown one."""
+    if name not in TARGETS:
+        raise UsageError(f"unknown target {name!r}; choose one of {', '.join(TARGETS)} or all")
+    return TARGETS[name]
+
+
+def load_target(target: Target) -> TargetModule:
+    """Import a target's module. Raises `ToolMissingError` if it is not built or its extra is not installed."""
+    return cast(TargetModule, _import(target, target.module))
+
+
+def load_host(target: Target) -> OpenHost:
+    """The function that opens a target's artifacts on this machine. Raises as `load_target` does."""
+    return cast("OpenHost", _import(target, target.host_module).open_host)
+
+
+def memory_report(target: Target, folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
+    """Resident memory of an artifact by loop count, where exporting measures it; `bench` does so for every target."""
+    if target.memory_module is None:
+        return []
+    rows: list[dict[str, Any]] = _import(target, target.memory_module).report(folder, manifest)
+    return rows
+
+
+def _import(target: Target, module: str | None) -> ModuleType:
+    if module is None:
+        raise ToolMissingError(f"target {target.name} is not built in this version")
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        hint = f"pip install 'parcae-mobile[{target.extra}]'"
+        raise ToolMissingError(f"target {target.name} needs {error.name or 'a package'}: {hint}") from None

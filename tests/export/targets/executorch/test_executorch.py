@@ -1,0 +1,386 @@
+"""ExecuTorch programs of the trained model: parity, the recipe's integers read back, what is stored and delegated."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from export.gates.lowering import LoweringVerdict, lowering_gate
+from export.targets.executorch import writer as target
+from export.targets.executorch.file import PteFile, store_once
+from export.targets.executorch.host import ExecutorchHost
+from export.targets.executorch.lowering import Partitioner, lower
+from export.targets.executorch.readback import tables, unmatched
+from export.targets.executorch.stages import trace_methods
+from export.targets.executorch.writer import (
+    MODEL,
+    check_delegate,
+    read_injection,
+    signatures,
+    write_dynamic,
+    write_static,
+)
+from export.targets.host import CacheGeometry
+from export.targets.registry import WriteOptions
+from parcae_mobile import Parcae, load_model
+from parcae_mobile.errors import GateError, InputError, PromptTooLongError, ToolMissingError, UsageError
+from parcae_mobile.manifest import Delegation
+from parcae_mobile.parity import greedy
+from parcae_mobile.text import EMBEDDED_MODEL, text_ids
+from parcae_mobile.tokenizer import TextTokenizer
+from quantize import QuantizedModel, load_recipe, quantize_with
+from quantize.recipe import parse_recipe
+
+CONTEXT = 128
+ATTENTION = ("c_q", "c_k", "c_v", "c_proj")
+
+
+@dataclass
+class Artifact:
+    """A program written once for all tests; its bytes are never changed in place."""
+
+    folder: Path
+    quantized: QuantizedModel
+    loops: int
+    delegation: dict[str, Delegation]
+
+    @property
+    def data(self) -> bytes:
+        return (self.folder / MODEL).read_bytes()
+
+    @property
+    def file(self) -> PteFile:
+        return PteFile(self.data)
+
+    def open(self, data: bytes | None = None, kind: type[ExecutorchHost] = ExecutorchHost) -> ExecutorchHost:
+        """A host on the file, or on changed bytes of it."""
+        path = self.folder / MODEL
+        if data is not None:
+            path = self.folder / "mutant.pte"
+            path.write_bytes(data)
+        return kind(path, CacheGeometry.of(self.quantized.model.config, self.loops, CONTEXT), threads=1)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Parcae:
+    return load_model(EMBEDDED_MODEL)
+
+
+@pytest.fixture(scope="module")
+def texts() -> torch.Tensor:
+    return text_ids(EMBEDDED_MODEL, "heldout").windows(2, 64)
+
+
+@pytest.fixture(scope="module")
+def artifact(trained: Parcae, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int | str], Artifact]:
+    made: dict[tuple[str, int | str], Artifact] = {}
+
+    def get(preset: str, loops: int | str) -> Artifact:
+        if (preset, loops) not in made:
+            folder = tmp_path_factory.mktemp(f"{preset}-{loops}")
+            quantized = quantize_with(trained, load_recipe(preset), "rtn")
+            if isinstance(loops, int):
+                report = write_static(quantized, folder, loops, CONTEXT, bos=0, eos=0)
+            else:
+                report = write_dynamic(quantized, folder, 16, CONTEXT)
+            made[preset, loops] = Artifact(folder, quantized, loops if isinstance(loops, int) else 16, report)
+        return made[preset, loops]
+
+    return get
+
+
+def judge(host: ExecutorchHost, made: Artifact, texts: torch.Tensor, loops: tuple[int, ...]) -> LoweringVerdict:
+    return lowering_gate(host, made.quantized.model, texts, loops, "int8" if made.quantized.tensors else "fp32")
+
+
+@pytest.mark.parametrize(("preset", "loops"), [("fp32", (1, 2, 4, 8, 16)), ("int4", (1, 4, 16))])
+def test_one_dynamic_file_computes_the_eager_model_at_every_loop_count(
+    artifact: Callable[..., Artifact], texts: torch.Tensor, preset: str, loops: tuple[int, ...]
+) -> None:
+    made = artifact(preset, "dynamic")
+    verdict = judge(made.open(), made, texts, loops)
+    assert verdict.passed, verdict.failures
+    assert [len(verdict.state_errors[count]) for count in loops] == list(loops)
+    assert max(verdict.state_errors[loops[-1]]) < (1e-4 if preset == "fp32" else 0.05)
+
+
+def test_the_unrolled_file_computes_the_eager_model(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
+    made = artifact("fp32", 2)
+    verdict = judge(made.open(), made, texts, (2,))
+    assert verdict.passed and verdict.greedy_equal == {2: 64}
+
+
+def test_a_chunk_longer_than_one_logits_call_keeps_its_order_and_its_state(
+    artifact: Callable[..., Artifact], trained: Parcae
+) -> None:
+    host = artifact("fp32", "dynamic").open()
+    ids = text_ids(EMBEDDED_MODEL, "heldout").ids[:100]
+    state = torch.randn(
+        1, 100, trained.config.recurrent_embedding_dimension, generator=torch.Generator().manual_seed(5)
+    )
+    seen: dict[int, np.ndarray] = {}
+    logits = host.run(
+        ids.tolist(), 3, initial_state=state.numpy(), on_state=lambda loop, value: seen.update({loop: value})
+    )
+    with torch.no_grad():
+        expected = trained(ids[None], 3, initial_state=state)[0]
+        states = list(trained.states(ids[None], 3, initial_state=state))
+    assert np.abs(logits - expected.numpy()).max() < 1e-4
+    assert sorted(seen) == [0, 1, 2] and np.abs(seen[2] - states[2].numpy()).max() < 1e-4
+    host.reset()
+    assert np.array_equal(host.run(ids.tolist()[:9], 1, positions=[7, 2])[1], host_row(host, ids.tolist(), 2))
+
+
+def host_row(host: ExecutorchHost, ids: list[int], place: int) -> np.ndarray:
+    host.reset()
+    return host.run(ids[:9], 1)[place]
+
+
+@pytest.mark.parametrize(("form", "loops"), [("dynamic", 4), (2, 2)])
+def test_decoding_with_a_full_cache_is_the_forward_of_the_whole_text(
+    artifact: Callable[..., Artifact], trained: Parcae, form: int | str, loops: int
+) -> None:
+    host, ids = artifact("fp32", form).open(), text_ids(EMBEDDED_MODEL, "heldout").ids[:64]
+    logits = np.stack([host.run([token], loops, positions=[0])[0] for token in ids.tolist()])
+    with torch.no_grad():
+        expected = trained(ids[None], loops)[0].numpy()
+    assert np.abs(logits - expected).max() < 1e-4
+
+
+def test_stock_runner_gives_the_eager_models_greedy_tokens(artifact: Callable[..., Artifact], trained: Parcae) -> None:
+    made, tokenizer = artifact("fp32", 2), TextTokenizer.load(EMBEDDED_MODEL)
+    assert tokenizer is not None
+    bos = json.loads((EMBEDDED_MODEL / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"][0]["content"]
+    for prompt in ("The history of", "Once upon a time", "The gods of the city", "In the year", "A man was"):
+        expected = greedy(trained, [tokenizer.bos, *tokenizer.encode(prompt)], 64, 2)
+        if tokenizer.eos not in expected and all(tokenizer.decode([token]).isascii() for token in expected):
+            break  # the runner's Python callback cannot take half a character
+    else:
+        pytest.fail("no prompt continues in ASCII; choose others")
+    command = [sys.executable, "-m", "export.targets.executorch.runner", str(made.folder / MODEL)]
+    command += [str(EMBEDDED_MODEL / "tokenizer.json"), bos + prompt, "--tokens", "64"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(ran.stdout)["text"] == tokenizer.decode(expected)
+
+
+@pytest.mark.parametrize(("preset", "loops"), [("int4", "dynamic")])
+def test_every_integer_of_the_recipe_is_read_back_from_the_file(
+    artifact: Callable[..., Artifact], preset: str, loops: int | str
+) -> None:
+    made = artifact(preset, loops)
+    assert unmatched(made.file, made.quantized) == []
+    assert len(tables(made.file, "prelude")) == 2
+    name, tensor = next((n, t) for n, t in made.quantized.tensors.items() if n.endswith("core_block.0.attn.c_q.weight"))
+    integers = tensor.integers.clone()
+    integers[3, 5] = -integers[3, 5] - 1
+    changed = dict(made.quantized.tensors) | {
+        name: type(tensor)(integers, tensor.scales, tensor.bits, tensor.group_size)
+    }
+    other = QuantizedModel(made.quantized.model, changed, made.quantized.recipe)
+    assert unmatched(made.file, other) == [f"{name} (matrix)", "an unknown matrix in the file"]
+
+
+def test_the_injection_is_read_back_from_what_the_graphs_multiply_with(artifact: Callable[..., Artifact]) -> None:
+    for preset, loops in (("fp32", 2), ("int4", "dynamic")):
+        made = artifact(preset, loops)
+        stored, injection = read_injection(made.folder), made.quantized.model.transformer["adapter"]
+        assert stored is not None
+        assert torch.equal(stored.decay, injection.decay()) and torch.equal(stored.dt, injection.dt())
+        assert torch.equal(stored.matrix, injection.B)
+
+
+def test_a_tied_table_is_stored_once_and_no_cache_is_stored(artifact: Callable[..., Artifact]) -> None:
+    weights = sum(parameter.numel() for parameter in load_model(EMBEDDED_MODEL).parameters()) * 4
+    for loops in (2, "dynamic"):
+        assert len(artifact("fp32", loops).data) < weights + 150_000
+    made = artifact("int4", "dynamic")
+    table = made.quantized.tensors["transformer.wte.weight"].integers.numpy().tobytes()
+    assert made.data.count(table) == 1
+    assert len(made.data) < sum(tensor.nbytes for tensor in made.quantized.tensors.values()) + 250_000
+    assert store_once(made.data) == made.data
+
+
+def test_xnnpack_takes_every_matrix_product(artifact: Callable[..., Artifact]) -> None:
+    for made in (artifact("fp32", 2), artifact("int4", "dynamic")):
+        for part in made.delegation.values():
+            assert part.macs_share == 1.0 and part.operators_share > 0.85
+    config = artifact("int4", "dynamic").quantized.model.config
+    products = {name: part.macs for name, part in artifact("int4", "dynamic").delegation.items()}
+    assert products["coda"] > config.padded_vocab_size * config.n_embd
+    for name, part in artifact("int4", "dynamic").delegation.items():
+        assert part.delegates <= part.attention + (2 if name == "coda" else 1), "something cuts the delegates in pieces"
+
+
+def test_a_file_that_xnnpack_hardly_takes_fails_its_gate(mini_model: Parcae) -> None:
+    from executorch.backends.xnnpack.partition.config import generic_node_configs
+
+    from export.targets.executorch.layers import friendly_model
+
+    quantized = quantize_with(mini_model, load_recipe("fp32"), "rtn")
+    programs = trace_methods(friendly_model(quantized), 32, 2, 32)
+    with pytest.raises(GateError, match="0.0% of the multiply-accumulates of coda"):
+        lower({"coda": programs["coda"]}, {}, Partitioner(configs=[generic_node_configs.AddConfig]))
+
+
+def test_signatures_name_what_a_host_passes(artifact: Callable[..., Artifact]) -> None:
+    found = signatures(artifact("fp32", "dynamic").folder)
+    width = artifact("fp32", "dynamic").quantized.model.config.recurrent_embedding_dimension
+    assert [port.name for port in found["recur"].inputs] == [
+        "state",
+        "injected",
+        "input_pos",
+        "slot",
+        "value_embedding.0",
+    ]
+    assert [port.shape for port in found["recur"].outputs] == [[1, "sequence", width]]
+    assert found["coda"].inputs[3].shape == ["positions"] and found["coda"].inputs[3].dtype == "int64"
+    (forward,) = signatures(artifact("fp32", 2).folder).values()
+    assert [port.name for port in forward.inputs] == ["tokens", "input_pos"]
+    vocabulary = artifact("fp32", 2).quantized.model.config.padded_vocab_size
+    assert [port.shape for port in forward.outputs] == [[1, 1, vocabulary]]
+
+
+def test_constant_methods_are_those_that_the_stock_runner_reads(artifact: Callable[..., Artifact]) -> None:
+    host = artifact("fp32", 2).open()
+    read = {name: host._module.run_method(name, ())[0] for name in ("get_max_seq_len", "use_kv_cache", "get_bos_id")}
+    assert read == {"get_max_seq_len": CONTEXT, "use_kv_cache": True, "get_bos_id": 0}
+    assert host._module.run_method("get_eos_ids", ()) == [0]
+
+
+def test_hosts_refuse_what_their_file_cannot_do(artifact: Callable[..., Artifact], tmp_path: Path) -> None:
+    static, dynamic = artifact("fp32", 2).open(), artifact("fp32", "dynamic").open()
+    with pytest.raises(UsageError, match="built for 2"):
+        static.run([1, 2], 1)
+    with pytest.raises(UsageError, match="starts from zero"):
+        static.run([1], 2, initial_state=np.ones((1, 1, static.geometry.state_width), np.float32))
+    with pytest.raises(UsageError, match="above the maximum of 16"):
+        dynamic.run([1], 17)
+    with pytest.raises(PromptTooLongError):
+        dynamic.run([1] * (CONTEXT + 1), 1)
+    dynamic.run([1], 2)
+    with pytest.raises(UsageError, match="computed with 2; start again"):
+        dynamic.run([1], 3)
+    with pytest.raises(UsageError, match="early exit"):
+        dynamic.run([1], 2, exit_threshold=0.5)
+    dynamic.run([1], 1)
+    dynamic.reset()
+    dynamic.run([1], 3)
+    (tmp_path / "no.pte").write_bytes(b"no program" * 9)
+    with pytest.raises(InputError, match="does not load"):
+        ExecutorchHost(tmp_path / "no.pte", static.geometry)
+    with pytest.raises(InputError, match="not an ExecuTorch program"):
+        PteFile(b"no program" * 9)
+
+
+def test_formats_that_xnnpack_has_no_kernel_for_are_refused_by_name(trained: Parcae, tmp_path: Path) -> None:
+    budget = "budget = { kl = 1, top1 = 0 }\n[[rules]]\nmatch = 'transformer.C.weight'\n"
+    for rule, words in (
+        ("bits = 4\ngroup_size = 32\nsymmetric = false", "zero points"),
+        ("bits = 8\ngroup_size = 32", "one scale per row"),
+        ("bits = 4\ngroup_size = 16", "multiples of 32"),
+    ):
+        quantized = quantize_with(trained, parse_recipe(budget + rule, "test"), "rtn")
+        with pytest.raises(UsageError, match=f"transformer.C.weight .*{words}"):
+            write_dynamic(quantized, tmp_path, 2, 32)
+    injection = "quantize_injection_matrix = true\n" + budget.replace("C.weight", "adapter.B") + "bits = 8"
+    with pytest.raises(UsageError, match="adapter.B stays float"):
+        write_static(quantize_with(trained, parse_recipe(injection, "test"), "rtn"), tmp_path, 1, 32)
+    quantized = quantize_with(trained, load_recipe("int8"), "rtn")
+    with pytest.raises(UsageError, match="int8 activations only"):
+        target.write(quantized, tmp_path, WriteOptions("stages", "dynamic", 4, 32, "fp32"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["coreml", "vulkan", "mps", "mlx", "qnn"])
+def test_other_delegates_are_refused_with_the_reason(name: str) -> None:
+    with pytest.raises(ToolMissingError, match=f"--delegate {name}: .*; use "):
+        check_delegate(name)
+
+
+def test_unknown_delegates_are_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="unknown; choose xnnpack"):
+        check_delegate("xnnpak")
+    check_delegate("xnnpack")
+
+
+# Mutants: each is a change of the finished file or of its host that the lowering gate must not let through.
+
+
+def replaced(made: Artifact, old: list[torch.Tensor], new: list[torch.Tensor]) -> bytes:
+    """The file's bytes with some stored tensors changed; each is stored exactly once."""
+    data = bytearray(made.data)
+    places = []
+    for tensor in old:
+        raw = tensor.contiguous().view(torch.uint8).numpy().tobytes()
+        assert made.data.count(raw) == 1
+        places.append(made.data.index(raw))
+    for place, tensor in zip(places, new, strict=True):
+        raw = tensor.contiguous().view(torch.uint8).numpy().tobytes()
+        data[place : place + len(raw)] = raw
+    return bytes(data)
+
+
+def parameter(made: Artifact, name: str) -> torch.Tensor:
+    return made.quantized.model.get_parameter(name).detach()
+
+
+class OneLoopLess(ExecutorchHost):
+    def run(self, ids: Sequence[int], loops: int, *rest: Any, **named: Any) -> np.ndarray:
+        return super().run(ids, loops - 1, *rest, **named)
+
+
+class ShiftedSlot(ExecutorchHost):
+    def slot_of(self, stage: str, loop: int) -> int:
+        return loop + (self.length > 0)
+
+
+def test_a_weight_one_percent_off_fails_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
+    made = artifact("fp32", "dynamic")
+    for name in ("transformer.core_block.0.mlp.proj.weight", "transformer.C.weight", "transformer.adapter.B"):
+        data = replaced(made, [parameter(made, name)], [parameter(made, name) * 1.01])
+        assert not judge(made.open(data), made, texts, (3,)).passed, name
+
+
+def test_swapped_queries_and_keys_fail_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
+    for loops in ("dynamic", 2):
+        made = artifact("fp32", loops)
+        pair = [parameter(made, f"transformer.core_block.0.attn.{name}.weight") for name in ("c_q", "c_k")]
+        data = replaced(made, pair, pair[::-1])
+        assert not judge(made.open(data), made, texts, (2,)).passed
+
+
+def test_another_loop_count_fails_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
+    made = artifact("fp32", "dynamic")
+    assert not judge(made.open(kind=OneLoopLess), made, texts, (3,)).passed
+
+
+def test_a_shifted_cache_slot_fails_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
+    made = artifact("fp32", "dynamic")
+    assert not judge(made.open(kind=ShiftedSlot), made, texts, (3,)).passed
+
+
+def test_rope_one_position_off_fails_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
+    made = artifact("fp32", "dynamic")
+    tables = [made.quantized.model.rope[:CONTEXT, :, part].contiguous() for part in (0, 1)]
+    later = [torch.cat([table[:20], table[19:-1]]) for table in tables]
+    assert not judge(made.open(replaced(made, tables, later)), made, texts, (3,)).passed
+
+
+def test_a_flipped_scale_fails_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
+    made = artifact("int4", "dynamic")
+    scales = made.quantized.tensors["transformer.C.weight"].scales
+    data = replaced(made, [scales], [scales.flip(0)])
+    assert unmatched(PteFile(data), made.quantized)
+    assert not judge(made.open(data), made, texts, (3,)).passed
+    negative = made.open(replaced(made, [scales], [-scales]))
+    with pytest.raises(InputError, match="coda"):
+        negative.run([1], 1)
