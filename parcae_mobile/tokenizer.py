@@ -29,13 +29,16 @@ class TextTokenizer:
     def load(cls, folder: Path) -> TextTokenizer | None:
         """Read `tokenizer.json`; `tokenizer_config.json`, where there is one, names bos and eos."""
         path = folder / "tokenizer.json"
-        if not path.exists():
-            return None
+        return cls.read(path) if path.exists() else None
+
+    @classmethod
+    def read(cls, path: Path) -> TextTokenizer:
+        """Read a file of the format of `tokenizer.json`. Raises `TextError` if it is none."""
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises plain Exception for any defect of the file
             raise TextError(f"{path}: not a readable tokenizer ({error}); copy it again") from None
-        named = _named_tokens(folder / "tokenizer_config.json")
+        named = _named_tokens(path.with_name("tokenizer_config.json"))
         bos = _first_id(tokenizer, (named.get("bos_token"), *_BOS))
         eos = _first_id(tokenizer, (named.get("eos_token"), *_EOS))
         bos = eos if bos is None else bos
@@ -56,13 +59,47 @@ class TextTokenizer:
     def decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
+    def id_of(self, token: str) -> int | None:
+        """The id of a token as it is written in the vocabulary, None if there is none."""
+        found = self._tokenizer.token_to_id(token)
+        return None if found is None else int(found)
+
     def stream(self, ids: Iterator[int]) -> Iterator[str]:
-        """Text pieces as ids arrive; a piece is held back until its last character's bytes are complete."""
-        stream = DecodeStream(skip_special_tokens=True)
+        """Text pieces as ids arrive; a piece is held back until its last character's bytes are complete.
+
+        Together they are what `decode` gives for all ids: bytes that never became a character end as U+FFFD.
+        """
+        stream = TextStream(self._tokenizer)
         for token in ids:
-            piece = stream.step(self._tokenizer, token)
-            if piece:
+            if piece := stream.feed(token):
                 yield piece
+        if rest := stream.finish():
+            yield rest
+
+    def pieces(self, ids: list[int]) -> list[str]:
+        """What `stream` shows after each id, and after the last."""
+        stream = TextStream(self._tokenizer)
+        return [*(stream.feed(token) for token in ids), stream.finish()]
+
+
+class TextStream:
+    """Decodes ids one by one into text that never ends inside of a character."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self._stream = tokenizer, DecodeStream(skip_special_tokens=True)
+        self._ids: list[int] = []
+        self._shown = 0
+
+    def feed(self, token: int) -> str:
+        """The text that this token completes; empty while a character is incomplete."""
+        self._ids.append(token)
+        piece = self._stream.step(self._tokenizer, token) or ""
+        self._shown += len(piece)
+        return piece
+
+    def finish(self) -> str:
+        """The rest of the text of all ids."""
+        return str(self._tokenizer.decode(self._ids, skip_special_tokens=True))[self._shown :]
 
 
 def _named_tokens(path: Path) -> dict[str, str]:
