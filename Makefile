@@ -6,7 +6,7 @@ SETUP := .venv/.installed
 # The embedded model is small: one thread is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint suite acceptance bench clean
+.PHONY: demo test lint suite acceptance bench app-kit clean
 
 $(SETUP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -48,6 +48,10 @@ bench: $(SETUP)
 		--loop-form stages --loop-form unrolled --loop-form scan --baseline naive-executorch
 	$(BENCH) --target coreml --quant int4 --loop-form stages --measure size
 	$(BENCH) --show --plot build/bench/bench.svg --markdown build/bench/bench.md
+
+# The vectors and schemas that every app passes, from their definitions and the embedded model.
+app-kit: $(SETUP)
+	$(BIN)/python -m app_kit.make
 
 clean:
 	rm -rf .venv dist build *.egg-info

@@ -12,7 +12,8 @@ from parcae_mobile.loops import KV_POLICIES, policy_slots
 
 from .files import Cases
 
-Step = tuple[str, int, int]  # "run": tokens, loops; "exit": loops asked, loops used; "rewind": length; "cancel": see below
+# "run": tokens, loops; "exit": loops asked, loops used; "rewind": length; "cancel": tokens, loops done when it stopped
+Step = tuple[str, int, int]
 
 
 class SymbolicCache:
@@ -74,9 +75,19 @@ def cache_vectors() -> Cases:
     chunks = [
         chunk_case(*given)
         for given in [
-            (0, 1, 128, 1024, 64), (0, 127, 128, 1024, 64), (0, 128, 128, 1024, 64), (0, 129, 128, 1024, 64),
-            (0, 300, 128, 1024, 64), (200, 300, 128, 1024, 64), (1000, 24, 128, 1024, 1), (0, 1024, 256, 1024, 1),
-            (0, 7, 3, 16, 10), (0, 7, 3, 16, 11), (10, 7, 3, 16, 1), (16, 1, 3, 16, 1), (0, 0, 3, 16, 1),
+            (0, 1, 128, 1024, 64),
+            (0, 127, 128, 1024, 64),
+            (0, 128, 128, 1024, 64),
+            (0, 129, 128, 1024, 64),
+            (0, 300, 128, 1024, 64),
+            (200, 300, 128, 1024, 64),
+            (1000, 24, 128, 1024, 1),
+            (0, 1024, 256, 1024, 1),
+            (0, 7, 3, 16, 10),
+            (0, 7, 3, 16, 11),
+            (10, 7, 3, 16, 1),
+            (16, 1, 3, 16, 1),
+            (0, 0, 3, 16, 1),
         ]
     ]
     return {"layouts": layouts, "stories": stories, "chunks": chunks}

@@ -57,7 +57,8 @@ def choose_case(loops: dict[str, Any], asked: int | None) -> dict[str, Any]:
 def call_case(loops: int, used: int) -> dict[str, Any]:
     """The calls of one chunk, if the loop ends after `used`. `state` 0 is read first and holds zeros."""
     calls: list[dict[str, Any]] = [{"graph": "prelude"}]
-    calls += [{"graph": "recur", "loop": loop, "reads_state": loop - 1, "writes_state": loop} for loop in range(1, used + 1)]
+    for loop in range(1, used + 1):
+        calls.append({"graph": "recur", "loop": loop, "reads_state": loop - 1, "writes_state": loop})
     return {"loops": loops, "used": used, "calls": [*calls, {"graph": "coda", "reads_state": used}]}
 
 

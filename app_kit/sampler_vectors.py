@@ -33,7 +33,13 @@ def drawn_logits(seed: int, count: int, scale: float = 20.0, offset: float = -10
 def sampler_vectors() -> tuple[Cases, dict[str, Any]]:
     """Cases and the facts that hold for all of them."""
     random = [random_case(seed) for seed in SEEDS]
-    rows = [("small", SMALL), ("ties", TIES), ("steep", STEEP), ("masked", MASKED), ("negative", NEGATIVE)]
+    rows: list[tuple[str, list[Any]]] = [
+        ("small", SMALL),
+        ("ties", TIES),
+        ("steep", STEEP),
+        ("masked", MASKED),
+        ("negative", NEGATIVE),
+    ]
     settings: list[tuple[str, dict[str, Any]]] = [
         ("greedy", {}),
         ("greedy, other settings do nothing", {"top_k": 3, "top_p": 0.5, "min_p": 0.2, "seed": 9}),
@@ -52,34 +58,42 @@ def sampler_vectors() -> tuple[Cases, dict[str, Any]]:
         ("all cuts", {"temperature": 1.3, "top_k": 6, "top_p": 0.85, "min_p": 0.05, "seed": 13}),
         ("largest seed", {"temperature": 1.0, "seed": 2**32 - 1}),
     ]
-    choose = [
-        choose_case(f"{row}: {name}", values, chosen) for row, values in rows for name, chosen in settings
-    ]
+    choose = [choose_case(f"{row}: {name}", values, chosen) for row, values in rows for name, chosen in settings]
     choose += penalty_cases()
     choose += [
-        choose_case(f"32768 tokens: {name}", {"seed": 77, "count": 32768}, chosen, draws=12)
+        choose_case(f"4096 tokens: {name}", {"seed": 77, "count": 4096}, chosen, draws=12)
         for name, chosen in [
             ("greedy", {}),
             ("temperature 0.8", {"temperature": 0.8, "seed": 21}),
             ("top-k 40", {"temperature": 0.8, "top_k": 40, "seed": 22}),
             ("top-p 0.95", {"temperature": 0.8, "top_p": 0.95, "seed": 23}),
             ("min-p 0.05", {"temperature": 1.0, "min_p": 0.05, "seed": 24}),
-            ("all", {"temperature": 0.9, "top_k": 200, "top_p": 0.9, "min_p": 0.02, "repetition_penalty": 1.1})
+            ("all", {"temperature": 0.9, "top_k": 200, "top_p": 0.9, "min_p": 0.02, "repetition_penalty": 1.1}),
         ]
     ]
     bad = [
         {"case": f"{name} {value}", "settings": {name: value}}
         for name, value in [
-            ("temperature", -0.5), ("top_k", -1), ("top_p", 0.0), ("top_p", 1.5), ("min_p", -0.1), ("min_p", 1.5)
-        ] + [("repetition_penalty", 0.0), ("repetition_penalty", -1.0), ("seed", -1), ("seed", 2**32)]
+            ("temperature", -0.5),
+            ("top_k", -1),
+            ("top_p", 0.0),
+            ("top_p", 1.5),
+            ("min_p", -0.1),
+            ("min_p", 1.5),
+        ]
+        + [("repetition_penalty", 0.0), ("repetition_penalty", -1.0), ("seed", -1), ("seed", 2**32)]
     ]
-    no_numbers = [
+    no_numbers: list[dict[str, Any]] = [
         {"case": "a NaN", "logits": [1.0, "nan", 0.0]},
         {"case": "an infinity", "logits": [1.0, "inf", 0.0]},
         {"case": "all masked", "logits": ["-inf", "-inf"]},
     ]
-    facts = {"recent": RECENT, "margin": MARGIN, "defaults": {"temperature": 0.0, "top_k": 0, "top_p": 1.0}
-             | {"min_p": 0.0, "repetition_penalty": 1.0, "seed": 0}}
+    facts = {
+        "recent": RECENT,
+        "margin": MARGIN,
+        "defaults": {"temperature": 0.0, "top_k": 0, "top_p": 1.0}
+        | {"min_p": 0.0, "repetition_penalty": 1.0, "seed": 0},
+    }
     return {"random": random, "choose": choose, "bad_settings": bad, "bad_logits": no_numbers}, facts
 
 
@@ -90,16 +104,16 @@ def random_case(seed: int) -> dict[str, Any]:
 
 def penalty_cases() -> list[dict[str, Any]]:
     penalty = {"temperature": 1.0, "repetition_penalty": 1.3, "seed": 31}
-    long = [7] + [3] * RECENT
+    strong, cuts = {"repetition_penalty": 9.0}, {"top_k": 5, "top_p": 0.99, "min_p": 0.001}
     return [
         choose_case("penalty, greedy: a repeated token loses", SMALL, {"repetition_penalty": 3.0}, history=[0, 0, 0]),
         choose_case("penalty grows with the answer", SMALL, {"repetition_penalty": 1.5}),
         choose_case("penalty on negative logits multiplies", NEGATIVE, penalty, history=[6, 1]),
         choose_case("penalty counts a token once", SMALL, penalty, history=[1, 1, 1, 1]),
         choose_case("penalty below 1 favours", SMALL, penalty | {"repetition_penalty": 0.5}, history=[4, 5]),
-        choose_case("penalty looks 64 tokens back", SMALL, {"repetition_penalty": 9.0}, history=[0, *[7] * (RECENT - 1)]),
-        choose_case("penalty looks no further", SMALL, {"repetition_penalty": 9.0}, history=[0, *[7] * RECENT]),
-        choose_case("penalty, then all cuts", STEEP, penalty | {"top_k": 5, "top_p": 0.99, "min_p": 0.001}, history=long),
+        choose_case("penalty looks 64 tokens back", SMALL, strong, history=[0, *[7] * (RECENT - 1)]),
+        choose_case("penalty looks no further", SMALL, strong, history=[0, *[7] * RECENT]),
+        choose_case("penalty, then all cuts", STEEP, penalty | cuts, history=[7, *[3] * RECENT]),
     ]
 
 

@@ -77,8 +77,8 @@ def token_case(
     stop, shown, used = StopTexts(stops), "", 0
     ended = next((place for place, token in enumerate(ids) if token in stop_ids), len(ids))
     pieces = tokenizer.pieces(ids[:ended])
-    for used, piece in enumerate(pieces[:-1], start=1):
-        shown += stop.feed(piece)
+    for piece in pieces[:-1]:
+        shown, used = shown + stop.feed(piece), used + 1
         if stop.found is not None:
             break
     by_id = stop.found is None and ended < len(ids)

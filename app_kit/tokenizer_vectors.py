@@ -86,7 +86,7 @@ def _byte_level(byte: int) -> str:
 
 def stream_case(tokenizer: TextTokenizer, name: str, case: str, ids: list[int]) -> dict[str, Any]:
     """Pieces by token, `null` in place of the list where bytes are no UTF-8 and only the whole text is fixed."""
-    pieces, text = tokenizer.pieces(ids), tokenizer.decode(ids)
+    pieces, text = tokenizer.pieces(ids), tokenizer.decode(ids).rstrip("\ufffd")
     if "".join(pieces) != text:
         raise ValueError(f"{name}, {case}: the pieces are not the text")
     return {"tokenizer": name, "case": case, "ids": ids, "text": text, "pieces": None if "\ufffd" in text else pieces}

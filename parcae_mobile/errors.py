@@ -87,3 +87,14 @@ class ToolMissingError(ParcaeError):
     """A library, device or target that this machine or version does not have."""
 
     exit_code = 5
+
+
+class AppManifestError(ManifestError):
+    """An app's manifest, or a file that it lists, that an app has to refuse: `kind` says why, `where` names the place.
+
+    Kinds: json, format, field, path, platform, runtime, missing, size, checksum. Every app has the same ones.
+    """
+
+    def __init__(self, kind: str, where: str, message: str) -> None:
+        super().__init__(message)
+        self.kind, self.where = kind, where

@@ -26,7 +26,8 @@ FORMAT = 1
 _PATH_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*")
 
 
-def _relative(path: str) -> str:
+def relative_path(path: str) -> str:
+    """The path itself. Raises `ValueError` unless it is relative, POSIX, and stays inside of the folder."""
     parts = path.split("/")
     if not all(_PATH_PART.fullmatch(part) for part in parts) or path == MANIFEST:
         raise ValueError(f"{path!r} is not a relative path inside of the folder")
@@ -200,7 +201,7 @@ class Manifest(_Part):
     memory_bytes: int = Field(ge=0)
     minimum_runtime: dict[str, str]
     tools: dict[str, str]
-    files: dict[Annotated[str, AfterValidator(_relative)], FileEntry]
+    files: dict[Annotated[str, AfterValidator(relative_path)], FileEntry]
 
     def to_json(self) -> str:
         """JSON text with sorted keys: equal manifests give equal bytes."""

@@ -3,8 +3,8 @@
     sampler = Sampler(Sampling(temperature=0.7, top_k=40, seed=1))
     token = sampler.choose(logits, history)                # logits (vocabulary,) fp32, history: ids so far
 
-`docs/apps.md` spells the definition out, `app_kit/vectors/sampler.json` holds it to numbers. Free of torch, as a host on
-a small device is.
+`docs/apps.md` spells the definition out, `app_kit/vectors/sampler.json` holds it to numbers. Free of torch, as a host
+on a small device is.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ ids = [tokenizer.bos, *tokenizer.encode("import os")]
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tokenizers.decoders import DecodeStream
 
 from .errors import TextError
 
+_LONE_HALF = re.compile("[\ud800-\udfff]")
 _BOS = ("<|bos|>", "<|begin_of_text|>", "<|endoftext|>", "<s>", "[BOS]")
 _EOS = ("<|eos|>", "<|end_of_text|>", "<|endoftext|>", "</s>", "[EOS]")
 
@@ -49,8 +51,8 @@ class TextTokenizer:
         return self._tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without a first token."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        """Ids of a text, without a first token. A lone half of a surrogate pair is read as U+FFFD."""
+        return list(self._tokenizer.encode(_LONE_HALF.sub("\ufffd", text), add_special_tokens=False).ids)
 
     def token(self, index: int) -> str:
         """The token of an id as it is written in the vocabulary."""
@@ -67,7 +69,7 @@ class TextTokenizer:
     def stream(self, ids: Iterator[int]) -> Iterator[str]:
         """Text pieces as ids arrive; a piece is held back until its last character's bytes are complete.
 
-        Together they are what `decode` gives for all ids: bytes that never became a character end as U+FFFD.
+        Together they are what `decode` gives for all ids, without the U+FFFD at its end: half a character is not shown.
         """
         stream = TextStream(self._tokenizer)
         for token in ids:
@@ -98,8 +100,9 @@ class TextStream:
         return piece
 
     def finish(self) -> str:
-        """The rest of the text of all ids."""
-        return str(self._tokenizer.decode(self._ids, skip_special_tokens=True))[self._shown :]
+        """The rest of the text of all ids, without what is left of a character that never became whole."""
+        text = str(self._tokenizer.decode(self._ids, skip_special_tokens=True))
+        return text[self._shown :].rstrip("\ufffd")
 
 
 def _named_tokens(path: Path) -> dict[str, str]:

@@ -88,20 +88,23 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_k: Annotated[int, typer.Option(help="Choose among this many tokens; 0 for all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Choose among the likeliest that hold this share.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Leave out tokens below this share of the likeliest; 0 is off.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1: the last 64 tokens become less likely.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
+    stop: Annotated[list[str], typer.Option(help="End before this text; may be repeated.")] = [],  # noqa: B006
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
     """Continue a text with an artifact, streaming."""
     from export.report.loops import print_completions
-    from export.run.generation import Sampling
     from export.run.session import Session
+    from parcae_mobile.sampling import Sampling
 
     if tokens < 1:
         raise UsageError(f"--tokens {tokens}: give 1 or more")
     if compare_loops is not None and loops is not None:
         raise UsageError(f"--loops {loops} and --compare-loops {compare_loops}: give one of the two")
-    sampling = Sampling(temperature, top_k, top_p, seed)
+    sampling = Sampling(temperature, top_k, top_p, seed, min_p, repetition_penalty)
     session = Session.open(artifact, threads)
     counts = [session.loops(count) for count in ([loops] if compare_loops is None else loop_counts(compare_loops))]
     warnings = session.warnings(max(counts))
@@ -109,7 +112,7 @@ def generate(
         for warning in warnings:
             err.print(f"warning: {warning}", markup=False, highlight=False)
     if compare_loops is None:
-        completion = session.complete(prompt, sampling, counts[0], tokens, exit_threshold)
+        completion = session.complete(prompt, sampling, counts[0], tokens, exit_threshold, stop)
         if not as_json:
             out.print(prompt, end="", style="bold", markup=False, highlight=False)
         for piece in completion:
@@ -126,7 +129,7 @@ def generate(
     with progress_line(as_json) as progress:
         for count in counts:
             progress(f"T={count}")
-            completion = session.complete(prompt, sampling, count, tokens, exit_threshold)
+            completion = session.complete(prompt, sampling, count, tokens, exit_threshold, stop)
             for _ in completion:
                 pass
             results.append(completion)

@@ -15,22 +15,7 @@ import numpy as np
 from export.targets.host import Host
 from parcae_mobile.errors import PromptTooLongError, UsageError
 from parcae_mobile.loops import check_threshold
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen. Temperature 0 is greedy; `top_k` 0 and `top_p` 1 cut nothing."""
-
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise UsageError(f"--temperature {self.temperature}: give 0 (greedy) or more")
-        if self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise UsageError(f"--top-k {self.top_k} --top-p {self.top_p}: give top-k of at least 0 and top-p in (0, 1]")
+from parcae_mobile.sampling import Sampler, Sampling
 
 
 @dataclass(frozen=True)
@@ -40,22 +25,6 @@ class Step:
     token: int
     seconds: float
     loops: int
-
-
-def choose(logits: np.ndarray, sampling: Sampling, random: np.random.Generator) -> int:
-    """A token from (vocabulary,) logits."""
-    if sampling.temperature == 0:
-        return int(logits.argmax())
-    order = np.argsort(-logits, kind="stable")
-    if sampling.top_k:
-        order = order[: sampling.top_k]
-    scaled = logits[order].astype(np.float64) / sampling.temperature
-    weights = np.exp(scaled - scaled.max())
-    weights /= weights.sum()
-    if sampling.top_p < 1:
-        keep = int(np.searchsorted(np.cumsum(weights), sampling.top_p)) + 1
-        order, weights = order[:keep], weights[:keep] / weights[:keep].sum()
-    return int(order[random.choice(len(order), p=weights)])
 
 
 def generate(
@@ -92,11 +61,12 @@ def _steps(
     stop: frozenset[int],
     exit_threshold: float,
 ) -> Iterator[Step]:
-    random = np.random.default_rng(sampling.seed)
+    sampler, history = Sampler(sampling), list(prompt)
     started = time.perf_counter()
     logits, used = prefill(host, prompt, loops), loops
     for done in range(1, tokens + 1):
-        token = choose(logits[: host.geometry.vocab_size], sampling, random)
+        token = sampler.choose(logits[: host.geometry.vocab_size], history)
+        history.append(token)
         now = time.perf_counter()
         yield Step(token, now - started, used)
         started = now

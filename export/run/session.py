@@ -8,17 +8,19 @@ completion.tokens_per_second
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.run.generation import Sampling, Step, generate
+from export.run.generation import Step, generate
 from export.targets.host import Host
 from export.targets.registry import find_target, load_host
 from parcae_mobile.errors import InputError, UsageError
 from parcae_mobile.loops import check_loops
 from parcae_mobile.manifest import Manifest, verify_files
+from parcae_mobile.sampling import Sampling
+from parcae_mobile.stopping import StopTexts
 from parcae_mobile.tokenizer import TextTokenizer
 
 
@@ -60,9 +62,18 @@ class Session:
         return []
 
     def complete(
-        self, prompt: str, sampling: Sampling, loops: int, tokens: int, exit_threshold: float = 0.0
+        self,
+        prompt: str,
+        sampling: Sampling,
+        loops: int,
+        tokens: int,
+        exit_threshold: float = 0.0,
+        stop: Sequence[str] = (),
     ) -> Completion:
-        """A continuation of `prompt`, generated as it is iterated, from an empty cache. Raises before any work."""
+        """A continuation of `prompt`, generated as it is iterated, from an empty cache. Raises before any work.
+
+        It ends before the first of the `stop` texts.
+        """
         if exit_threshold and self.manifest.loop_form != "stages":
             raise UsageError(
                 f"--exit-threshold {exit_threshold:g}: early exit needs a host that runs the loop; this artifact's "
@@ -70,9 +81,9 @@ class Session:
             )
         self.host.reset()
         ids = [self.tokenizer.bos, *self.tokenizer.encode(prompt)]
-        stop = frozenset([self.tokenizer.eos])
-        steps = generate(self.host, ids, sampling, loops, tokens, stop, exit_threshold)
-        return Completion(loops, steps, self.tokenizer, stop)
+        texts, ends = StopTexts(stop), frozenset([self.tokenizer.eos])
+        steps = generate(self.host, ids, sampling, loops, tokens, ends, exit_threshold)
+        return Completion(loops, steps, self.tokenizer, ends, texts)
 
 
 class Completion:
@@ -81,26 +92,46 @@ class Completion:
     A piece never ends inside of a character: its bytes wait for the tokens that complete it.
     """
 
-    def __init__(self, loops: int, steps: Iterator[Step], tokenizer: TextTokenizer, stop: frozenset[int]) -> None:
+    def __init__(
+        self,
+        loops: int,
+        steps: Iterator[Step],
+        tokenizer: TextTokenizer,
+        ends: frozenset[int],
+        texts: StopTexts,
+    ) -> None:
         self.loops, self.text = loops, ""
         self.steps: list[Step] = []
-        self._incoming, self._tokenizer, self._stop = steps, tokenizer, stop
+        self._incoming, self._tokenizer, self._ends, self._texts = steps, tokenizer, ends, texts
 
     def __iter__(self) -> Iterator[str]:
+        for piece in self._pieces():
+            if piece:
+                self.text += piece
+                yield piece
+
+    def _pieces(self) -> Iterator[str]:
         for piece in self._tokenizer.stream(self._tokens()):
-            self.text += piece
-            yield piece
+            yield self._texts.feed(piece)
+            if self._texts.found is not None:
+                return
+        yield self._texts.finish()
 
     def _tokens(self) -> Iterator[int]:
         for step in self._incoming:
             self.steps.append(step)
-            if step.token not in self._stop:
+            if step.token not in self._ends:
                 yield step.token
 
     @property
     def stopped(self) -> bool:
         """Whether a stop token ended it."""
-        return bool(self.steps) and self.steps[-1].token in self._stop
+        return bool(self.steps) and self.steps[-1].token in self._ends
+
+    @property
+    def stop_text(self) -> str | None:
+        """The stop text that ended it."""
+        return self._texts.found
 
     @property
     def tokens_per_second(self) -> float:
@@ -118,6 +149,7 @@ class Completion:
         """One line for a reader."""
         average = "" if self.average_loops == self.loops else f", {self.average_loops:.2f} loops on average"
         end = " and an end of text" if self.stopped else ""
+        end = end if self.stop_text is None else f" up to {self.stop_text!r}"
         return (
             f"{len(self.steps) - self.stopped} tokens{end} at T={self.loops}{average}: first after "
             f"{self.steps[0].seconds * 1e3:.0f} ms, then {self.tokens_per_second:.0f} tokens/s"
@@ -129,6 +161,7 @@ class Completion:
             "text": self.text,
             "tokens": [step.token for step in self.steps],
             "stopped": self.stopped,
+            "stop_text": self.stop_text,
             "loops": self.loops,
             "loops_by_token": [step.loops for step in self.steps],
             "average_loops": self.average_loops,

@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from export import pipeline, source
-from export.run.generation import Sampling
 from parcae_mobile import load_model
 from parcae_mobile.errors import UsageError
 from parcae_mobile.golden import load_reference
@@ -269,19 +268,6 @@ def test_the_embedded_model_exports_by_default(cli: Cli, tmp_path: Path) -> None
     assert said["model"] == "parcae-tiny" and Path(said["artifact"]).name == f"parcae-tiny-onnx-dynamic-{said['quant']}"
     ran = cli("verify", said["artifact"])
     assert ran.code == 0, ran.err
-
-
-def test_a_sampling_of_temperature_zero_is_greedy_whatever_else_it_says() -> None:
-    import numpy as np
-
-    from export.run.generation import choose
-
-    logits = np.array([0.1, 3.0, 2.9], np.float32)
-    assert choose(logits, Sampling(0, 5, 0.1), np.random.default_rng(0)) == 1
-    draws = [choose(logits, Sampling(1.0, 2), np.random.default_rng(seed)) for seed in range(60)]
-    assert set(draws) == {1, 2} and 20 < draws.count(1) < 45
-    draws = [choose(logits, Sampling(1.0, 0, 0.6), np.random.default_rng(seed)) for seed in range(40)]
-    assert set(draws) <= {1, 2}
 
 
 @pytest.mark.parametrize("form", ["stages", "scan"])

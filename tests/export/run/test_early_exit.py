@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from export.run.early_exit import MOST_KL, EagerReader, HostReader, measure_exit
-from export.run.generation import Sampling, generate
+from export.run.generation import generate
 from export.targets.host import CacheGeometry
 from export.targets.onnx.runtime.host import OnnxHost
 from export.targets.onnx.writer import write_scan, write_stages
@@ -19,6 +19,7 @@ from parcae_mobile.early_exit import decode_step
 from parcae_mobile.errors import UsageError
 from parcae_mobile.loops import KV_POLICIES
 from parcae_mobile.parity import compare
+from parcae_mobile.sampling import Sampling
 from parcae_mobile.text import EMBEDDED_MODEL, text_ids
 
 

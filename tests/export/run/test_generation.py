@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.run.generation import Sampling, Step, choose, generate
+from export.run.generation import Step, generate
 from export.run.session import Completion
 from export.targets.host import CacheGeometry, Host
 from parcae_mobile import Parcae
 from parcae_mobile.errors import PromptTooLongError, UsageError
+from parcae_mobile.sampling import Sampler, Sampling
+from parcae_mobile.stopping import StopTexts
 from parcae_mobile.text import EMBEDDED_MODEL
 from parcae_mobile.tokenizer import TextTokenizer
 
@@ -82,12 +84,12 @@ def test_a_seed_repeats_itself_and_another_one_does_not(table: Table) -> None:
     assert drawn(4, top_k=1) == [(2 + place) % 60 for place in range(40)] == drawn(4, top_p=0.01)
 
 
-def test_temperature_top_k_and_top_p_draw_as_often_as_they_should() -> None:
+def test_temperature_and_the_cuts_draw_as_often_as_they_should() -> None:
     logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
 
     def share(sampling: dict[str, Any]) -> list[float]:
-        random = np.random.default_rng(0)
-        drawn = [choose(logits, Sampling(**sampling), random) for _ in range(4000)]
+        sampler = Sampler(Sampling(**sampling))
+        drawn = [sampler.choose(logits) for _ in range(4000)]
         return [drawn.count(token) / len(drawn) for token in range(4)]
 
     def near(*expected: float) -> Any:
@@ -95,7 +97,8 @@ def test_temperature_top_k_and_top_p_draw_as_often_as_they_should() -> None:
 
     assert share({"temperature": 1.0}) == near(0.5, 0.3, 0.15, 0.05)
     assert share({"temperature": 1.0, "top_k": 2}) == near(0.625, 0.375, 0, 0)
-    assert share({"temperature": 1.0, "top_p": 0.8}) == near(0.625, 0.375, 0, 0)
+    assert share({"temperature": 1.0, "top_p": 0.75}) == near(0.625, 0.375, 0, 0)
+    assert share({"temperature": 1.0, "min_p": 0.25}) == near(0.526, 0.316, 0.158, 0)
     assert share({"temperature": 0.5}) == near(0.685, 0.247, 0.062, 0.007)
     assert share({"temperature": 1.0, "top_k": 3, "top_p": 0.5}) == near(1, 0, 0, 0)
 
@@ -113,7 +116,7 @@ def test_what_cannot_be_generated_is_refused_before_any_work(table: Table) -> No
 
 def completion_of(text: str, tokenizer: TextTokenizer, ids: list[int] | None = None) -> Completion:
     steps = (Step(token, 0.25, loops) for loops, token in enumerate(tokenizer.encode(text) if ids is None else ids, 1))
-    return Completion(8, steps, tokenizer, frozenset([tokenizer.eos]))
+    return Completion(8, steps, tokenizer, frozenset([tokenizer.eos]), StopTexts([]))
 
 
 def test_no_piece_ends_inside_of_a_character() -> None:

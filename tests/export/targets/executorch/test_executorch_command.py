@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from export.run.generation import Sampling, generate
+from export.run.generation import generate
 from export.targets.executorch import writer as target
 from export.targets.executorch.file import PteFile
 from export.targets.executorch.host import ExecutorchHost, open_host
@@ -25,6 +25,7 @@ from parcae_mobile.errors import UsageError
 from parcae_mobile.kv_cache import KVCache
 from parcae_mobile.loops import policy_slots
 from parcae_mobile.manifest import Delegation, Manifest, read_manifest
+from parcae_mobile.sampling import Sampling
 from quantize import QuantizedModel
 
 Cli = Callable[..., Any]

@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from export.gates.lowering import BUDGETS, LoweringVerdict, lowering_gate
-from export.run.generation import Sampling, generate
+from export.run.generation import generate
 from export.targets.host import CacheGeometry, Host
 from export.targets.onnx.runtime.host import OnnxHost
 from parcae_mobile import Parcae, load_model
 from parcae_mobile.manifest import Verdict
 from parcae_mobile.parity import greedy
+from parcae_mobile.sampling import Sampling
 from quantize import QuantizedModel
 
 FORMS = ("stages", "scan")
