@@ -7,7 +7,6 @@ Everything that can be refused is refused before work starts; nothing is publish
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -54,10 +53,12 @@ class ExportResult:
     problems: list[str]
     seconds: dict[str, float]
     memory: list[dict[str, Any]] = field(default_factory=list)  # measured here, so not in the manifest
+    notes: list[str] = field(default_factory=list)  # what the source has to say of itself
 
     def to_json(self) -> dict[str, Any]:
         """The object of `--json`."""
         outcome = {"passed": self.passed, "problems": self.problems, "seconds": self.seconds, "memory": self.memory}
+        outcome["notes"] = self.notes
         return {**describe(self.path, self.manifest), **outcome}
 
 
@@ -99,7 +100,14 @@ def run_export(request: ExportRequest, progress: Progress = lambda line: None) -
     for target in targets:
         load_target(target)
     progress("loading the model")
-    source = open_source(request.model, request.revision, request.random_weights, request.seed)
+    source = open_source(
+        request.model,
+        request.revision,
+        request.random_weights,
+        request.seed,
+        tokenizer=request.tokenizer,
+        checkpoint=request.checkpoint,
+    )
     plans = [plan(request, source, recipe, t, group) for t in targets for group in group_loops(t, loops)]
     started = time.monotonic()
     progress(f"quantizing ({recipe.name}, {request.algorithm})")
@@ -120,6 +128,7 @@ def run_export(request: ExportRequest, progress: Progress = lambda line: None) -
         if item.options.kv_dtype == "int8":
             item.options = replace(item.options, kv_scales=kv_scales(request, item, source, progress))
         result = export_one(request, item, source, quantized, compression, checked, choice, progress)
+        result.notes = source.notes
         result.seconds["quantize"] = round(quantize_seconds, 2)
         if checked is not None:
             result.seconds["reference"] = round(reference_seconds, 2)
@@ -215,7 +224,8 @@ def export_one(
     with staging(item.final) as folder:
         progress(f"writing {item.target.name} ({options.loop_form})")
         started = time.monotonic()
-        _add_tokenizer(source, folder)
+        if source.tokenizer is not None:
+            source.tokenizer.save(folder)
         delegation = module.write(quantized, folder, options) or {}
         _write_golden(quantized, source, golden_loops(options), options.cache, folder / "golden.npz")
         seconds["write"] = round(time.monotonic() - started, 2)
@@ -279,11 +289,6 @@ def _verify(
 def _texts(source: Source, count: int) -> int:
     parameters = sum(parameter.numel() for parameter in source.model.parameters())
     return count if parameters < SMALL_MODEL else max(2, count // 4)
-
-
-def _add_tokenizer(source: Source, folder: Path) -> None:
-    if source.folder is not None and (source.folder / "tokenizer.json").exists():
-        shutil.copyfile(source.folder / "tokenizer.json", folder / "tokenizer.json")
 
 
 def golden_loops(options: WriteOptions) -> list[int]:

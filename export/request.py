@@ -26,6 +26,8 @@ class ExportRequest:
 
     model: str | None = None
     revision: str | None = None
+    tokenizer: str | None = None
+    checkpoint: str | None = None
     random_weights: bool = False
     seed: int = 0
     targets: list[str] = field(default_factory=lambda: ["onnx"])
@@ -145,7 +147,7 @@ def plan(
     if len(group) > 1:
         options = replace(options, counts=tuple(int(count) for count in group))
     if source.tokenizer is not None:
-        options = replace(options, bos=source.tokenizer.bos, eos=source.tokenizer.eos)
+        options = replace(options, bos=source.tokenizer.bos, stops=source.tokenizer.stops)
     return ExportPlan(target, options, final)
 
 

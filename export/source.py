@@ -1,30 +1,38 @@
 """What is exported: a model with its name, tokenizer and text, from the package, a folder, the hub, or a named shape.
 
 source = open_source(None)                             # the embedded model
+source = open_source("SandyResearch/parcae-140m")      # with the released tokenizer, which lies in its own repository
+source = open_source("outputs/my-run", checkpoint="2048", tokenizer="tokenizer/")
 source = open_source("parcae-140m", random_weights=True)
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from parcae_mobile.checkpoint import build_model, find_folder, read_checkpoint
+from parcae_mobile.checkpoint.build import rope_notes
 from parcae_mobile.config import RELEASED_SHAPES, released_config
 from parcae_mobile.errors import UsageError
 from parcae_mobile.golden import weights_sha256
 from parcae_mobile.model import Parcae
 from parcae_mobile.random_weights import random_model
-from parcae_mobile.text import EMBEDDED_MODEL, TokenText, seeded_ids, text_ids
+from parcae_mobile.rope import make_exact
+from parcae_mobile.text import EMBEDDED_MODEL, TokenText, seeded_ids, tokenized
 from parcae_mobile.tokenizer import TextTokenizer
+from parcae_mobile.tokenizer_source import find_tokenizer, fitted_vocabulary
 
 EMBEDDED_NAME = "parcae-tiny"
 
 
 @dataclass
 class Source:
-    """A loaded fp32 model. `folder` is None for random weights, which have neither tokenizer nor meaning."""
+    """A loaded fp32 model. `folder` is None for random weights, which have neither tokenizer nor meaning.
+
+    `notes` are for the user: what was chosen for them, and what is missing.
+    """
 
     name: str
     model: Parcae
@@ -50,27 +58,52 @@ class Source:
 
     def text(self, split: str, file: Path | None = None, least: int = 1) -> TokenText:
         """Held-out or calibration ids; seeded ones where there is no tokenizer to read a text with."""
-        if self.folder is None:
-            if file is not None:
-                raise UsageError(f"random weights have no tokenizer to read {file} with; leave the text out")
-            return seeded_ids(self.model.config.vocab_size, least)
-        return text_ids(self.folder, split, file, self.model.config.vocab_size, least)
+        if self.tokenizer is not None:
+            return tokenized(self.tokenizer, split, file, self.model.config.vocab_size)
+        if file is not None:
+            raise UsageError(f"{self.name} has no tokenizer to read {file} with; add --tokenizer or leave the text out")
+        return seeded_ids(self.model.config.vocab_size, least)
 
 
-def open_source(model: str | None, revision: str | None = None, random_weights: bool = False, seed: int = 0) -> Source:
-    """Load what `--model` names; None is the embedded model. Raises `UsageError`, `ConfigError`, `CheckpointError`."""
+def open_source(
+    model: str | None,
+    revision: str | None = None,
+    random_weights: bool = False,
+    seed: int = 0,
+    *,
+    tokenizer: str | None = None,
+    checkpoint: str | None = None,
+) -> Source:
+    """Load what `--model` names; None is the embedded model. Raises `UsageError`, `ConfigError`, `CheckpointError`.
+
+    `tokenizer` is a file, a folder or a hub id; `checkpoint` chooses one of a training run's.
+    """
     if random_weights:
         if model not in RELEASED_SHAPES:
             raise UsageError(f"--random-weights needs --model {' or '.join(RELEASED_SHAPES)}")
+        if tokenizer is not None or checkpoint is not None:
+            raise UsageError("--random-weights go with neither --tokenizer nor --checkpoint; leave them out")
         drawn = random_model(released_config(model), seed)
         return Source(model, drawn, None, None, ["random weights: gates of quality mean nothing here"])
     if model in RELEASED_SHAPES and not Path(model).is_dir():
         raise UsageError(f"--model {model} names a shape: add --random-weights, or give a folder or a hub id")
     folder = EMBEDDED_MODEL if model is None else find_folder(model, revision)
-    checkpoint = read_checkpoint(folder)
-    name = EMBEDDED_NAME if model is None else _safe_name(Path(model).resolve().name if Path(model).is_dir() else model)
-    return Source(name, build_model(checkpoint), folder, TextTokenizer.load(folder), checkpoint.notes)
+    opened = read_checkpoint(folder, checkpoint)
+    local = model is None or Path(model).is_dir()
+    found, said = find_tokenizer(tokenizer, folder, opened.config, None if local else model, opened.training_tokenizer)
+    notes = [*opened.notes, *rope_notes(opened), *said]
+    if found is not None:
+        vocabulary, said = fitted_vocabulary(found, opened.config)
+        opened.config = replace(opened.config, vocab_size=vocabulary)
+        notes += said
+    built = build_model(opened)
+    rounded = make_exact(built)
+    notes += [rounded] if rounded else []
+    return Source(_name(model), built, folder, found, notes)
 
 
-def _safe_name(name: str) -> str:
+def _name(model: str | None) -> str:
+    if model is None:
+        return EMBEDDED_NAME
+    name = Path(model).resolve().name if Path(model).is_dir() else model
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name.split("/")[-1]).strip(".-") or "model"

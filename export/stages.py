@@ -199,7 +199,7 @@ def trace_stages(model: Parcae) -> dict[str, Stage]:
 
     def past(stage: str) -> list[Tensor]:
         attention = [block.attn for block in folded.transformer[stage]]
-        return [torch.zeros(1, a.kv_heads, capacity, a.head_size) for a in attention for _ in range(2)]
+        return [torch.zeros(1, a.cached_heads, capacity, a.head_size) for a in attention for _ in range(2)]
 
     def kv_names(prefix: str, stage: str) -> list[str]:
         return [f"{prefix}.{i}.{part}" for i in range(len(folded.transformer[stage])) for part in ("key", "value")]

@@ -155,23 +155,14 @@ class KVCache:
         self.config, self.max_loops, self.policy = config, max_loops, policy
         self.context = min(context or config.context, config.context)
         self.length = 0
-        heads = {"core_block": config.recurrent_num_attention_heads}
-        widths = {"core_block": config.recurrent_embedding_dimension // config.recurrent_num_attention_heads}
-        layers = dict(
-            zip(
-                STAGES,
-                (config.n_layers_in_prelude, config.n_layers_in_recurrent_block, config.n_layers_in_coda),
-                strict=True,
-            )
-        )
         shapes = {
             stage: (
                 self.slots if stage == "core_block" else 1,
-                layers[stage],
+                config.layer_count(stage),
                 batch,
-                heads.get(stage, config.num_key_value_heads),
+                config.cached_heads(stage),
                 self.context,
-                widths.get(stage, config.head_size),
+                config.head_width(stage),
             )
             for stage in STAGES
         }

@@ -68,9 +68,11 @@ def activate(name: str, x: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Causal self-attention over (batch, sequence, width); where keys and values go is the slot's business."""
 
-    def __init__(self, config: ParcaeConfig, width: int, heads: int, kv_heads: int, gated: bool) -> None:
+    def __init__(self, config: ParcaeConfig, stage: str, gated: bool) -> None:
         super().__init__()
+        width, heads, kv_heads = config.width(stage), config.heads(stage), config.kv_heads(stage)
         self.heads, self.kv_heads, self.head_size = heads, kv_heads, width // heads
+        self.cached_heads = config.cached_heads(stage)
         self.clip, self.normalise = config.clip_qkv, config.qk_norm
         self.c_q = Linear(width, heads * self.head_size, bias=config.bias)
         self.c_k = Linear(width, kv_heads * self.head_size, bias=config.bias)
@@ -90,7 +92,9 @@ class Attention(nn.Module):
         if self.clip is not None:
             query, key, value = (t.clamp(-self.clip, self.clip) for t in (query, key, value))
         if self.qk_bias is not None:
-            query, key = query + self.qk_bias[0], key + self.qk_bias[1]
+            query, key = query + self.qk_bias[0], key + self.qk_bias[1]  # one head of keys becomes one per query head
+            if self.cached_heads != self.kv_heads:
+                value = torch.cat([value] * self.cached_heads, 2)
         return self.c_proj(slot.attend(query, key, value, self.normalise))
 
 
@@ -116,15 +120,11 @@ class Block(nn.Module):
 
     def __init__(self, config: ParcaeConfig, stage: str, index: int) -> None:
         super().__init__()
-        recurrent = stage == "core_block"
-        width = config.recurrent_embedding_dimension if recurrent else config.n_embd
-        heads = config.recurrent_num_attention_heads if recurrent else config.num_attention_heads
-        hidden = config.recurrent_intermediation_embedding_dimension if recurrent else config.intermediate_size
-        kv_heads = heads if recurrent else config.num_key_value_heads
+        width = config.width(stage)
         self.norm_1 = build_norm(config, width)
-        self.attn = Attention(config, width, heads, kv_heads, config.has_value_gate(stage, index))
+        self.attn = Attention(config, stage, config.has_value_gate(stage, index))
         self.norm_2 = build_norm(config, width)
-        self.mlp = MLP(config, width, hidden)
+        self.mlp = MLP(config, width, config.hidden_width(stage))
 
     def forward(self, x: Tensor, value_embedding: Tensor | None, slot: Slot) -> Tensor:
         x = x + self.attn(self.norm_1(x), value_embedding, slot)

@@ -167,8 +167,8 @@ class Manifest(_Part):
     """Everything that an app or a verifier needs to know about an artifact folder.
 
     `graphs` names the file of each loop count where a folder holds several static ones; `loops` is then the one that
-    stock clients find. `portable` graphs hold standard operators only; with `last_logits` a graph gives
-    logits of a chunk's last position, not of all.
+    stock clients find. Each of `stops` ends a text, and `eos` is the first of them. `portable` graphs hold standard
+    operators only; with `last_logits` a graph gives logits of a chunk's last position, not of all.
     """
 
     format: Literal[1] = 1
@@ -190,6 +190,7 @@ class Manifest(_Part):
     initial_state: Literal["zero"] = "zero"
     bos: int | None
     eos: int | None
+    stops: list[int] = []
     kv: KV
     quantization: Quantization
     certificate: Certificate

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from .config import ParcaeConfig
 from .errors import PromptTooLongError
 from .injection import build_injection
-from .kv_cache import FullSequence, KVCache, Slot
+from .kv_cache import STAGES, FullSequence, KVCache, Slot
 from .layers import Block, Linear, build_norm
 from .loops import check_loops
+from .rope import rope_table
 
 
 class Parcae(nn.Module):
@@ -36,18 +37,15 @@ class Parcae(nn.Module):
         super().__init__()
         self.config = config
         width = config.n_embd
-        counts = {
-            "prelude": config.n_layers_in_prelude,
-            "core_block": config.n_layers_in_recurrent_block,
-            "coda": config.n_layers_in_coda,
-        }
         stages = {
-            stage: nn.ModuleList(Block(config, stage, index) for index in range(n)) for stage, n in counts.items()
+            stage: nn.ModuleList(Block(config, stage, index) for index in range(config.layer_count(stage)))
+            for stage in STAGES
         }
+        project = Linear(config.recurrent_embedding_dimension, width, bias=config.bias)
         parts: dict[str, nn.Module] = {
             "wte": nn.Embedding(config.padded_vocab_size, width),
             "adapter": build_injection(config),
-            "C": Linear(config.recurrent_embedding_dimension, width, bias=config.bias),
+            "C": nn.Identity() if config.plain else project,
             "ln_f": build_norm(config, width),
             **stages,
         }
@@ -162,12 +160,3 @@ class Parcae(nn.Module):
         self, stage: str, input_ids: Tensor, slots: Sequence[Slot]
     ) -> Iterator[tuple[Any, Tensor | None, Slot]]:
         return zip(self.transformer[stage], self.value_embeddings(stage, input_ids), slots, strict=True)
-
-
-def rope_table(config: ParcaeConfig) -> Tensor:
-    """(positions, head size / 2, 2) cosines and sines in fp32 of position / condense ratio * base^(-2i / head size)."""
-    rope, size = config.rope_settings, config.head_size
-    frequencies = 1.0 / (rope.rope_base ** (torch.arange(0, size, 2, dtype=torch.float32) / size))
-    length = config.randomize_positions_from or config.block_size
-    angles = torch.outer(torch.arange(length, dtype=torch.float32) / rope.rope_condense_ratio, frequencies)
-    return torch.stack([angles.cos(), angles.sin()], -1)

@@ -10,7 +10,8 @@ import math
 import torch
 
 from .config import ParcaeConfig
-from .model import Parcae, rope_table
+from .model import Parcae
+from .rope import rope_table
 
 
 @torch.no_grad()

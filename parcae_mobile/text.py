@@ -57,13 +57,21 @@ def text_ids(folder: Path, split: str, file: Path | None = None, vocab_size: int
         if file is not None:
             raise TextError(f"{folder} has no tokenizer.json, so {file} cannot be read; add one or leave the text out")
         return seeded_ids(vocab_size, least)
-    text = read_text(split, file)
+    return tokenized(tokenizer, split, file, vocab_size)
+
+
+def tokenized(tokenizer: TextTokenizer, split: str, file: Path | None = None, vocab_size: int = 0) -> TokenText:
+    """Ids of `file`, or of the package's `split`, by a tokenizer; each document begins with its first token.
+
+    Raises `TextError` for an unreadable or empty file, and for an id that a vocabulary of `vocab_size` does not have.
+    """
     ids: list[int] = []
-    for document in text.split(SEPARATOR):
+    for document in read_text(split, file).split(SEPARATOR):
         ids += [tokenizer.bos, *tokenizer.encode(document)]
     if max(ids) >= vocab_size > 0:
         raise TextError(
-            f"{folder}: tokenizer.json gives id {max(ids)}, the model has {vocab_size} tokens; they do not match"
+            f"{tokenizer.path}: tokenizer.json gives id {max(ids)}, the model has {vocab_size} tokens; "
+            "they do not match"
         )
     return TokenText(torch.tensor(ids), str(file) if file is not None else f"embedded {split} text")
 

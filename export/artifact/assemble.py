@@ -83,6 +83,7 @@ def assemble(
         signature=signature,
         bos=None if source.tokenizer is None else source.tokenizer.bos,
         eos=None if source.tokenizer is None else source.tokenizer.eos,
+        stops=[] if source.tokenizer is None else list(source.tokenizer.stops),
         kv=KV(
             policy=cast(Any, options.kv_policy),
             dtype=options.kv_dtype,

@@ -54,7 +54,7 @@ class NaiveModel(nn.Module):
         self.model, self.loops = model, loops
         for stage, runs in (("prelude", 1), ("core_block", loops), ("coda", 1)):
             for index, block in enumerate(model.transformer[stage]):
-                shape = (1, block.attn.kv_heads, context, block.attn.head_size)
+                shape = (1, block.attn.cached_heads, context, block.attn.head_size)
                 for loop in range(runs):
                     self.register_buffer(f"keys_{stage}_{loop}_{index}", torch.zeros(shape))
                     self.register_buffer(f"values_{stage}_{loop}_{index}", torch.zeros(shape))

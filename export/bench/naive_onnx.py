@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from parcae_mobile.errors import ToolMissingError
-from parcae_mobile.kv_cache import place
+from parcae_mobile.kv_cache import STAGES, place
 from parcae_mobile.model import Parcae
 
 MODEL = "model.onnx"
@@ -68,11 +68,12 @@ class UnrolledStep(nn.Module):
 def empty_past(model: Parcae, loops: int, length: int = 0) -> list[Tensor]:
     """Keys and values (1, heads, length, head size) of each (loop, layer) in the order a token passes them."""
     config = model.config
-    outer = (1, config.num_key_value_heads, length, config.head_size)
-    heads = config.recurrent_num_attention_heads
-    inner = (1, heads, length, config.recurrent_embedding_dimension // heads)
-    shapes = [outer] * config.n_layers_in_prelude + [inner] * config.n_layers_in_recurrent_block * loops
-    shapes += [outer] * config.n_layers_in_coda
+    times = {"prelude": 1, "core_block": loops, "coda": 1}
+    shapes = [
+        (1, config.cached_heads(stage), length, config.head_width(stage))
+        for stage in STAGES
+        for _ in range(config.layer_count(stage) * times[stage])
+    ]
     return [torch.zeros(shape) for shape in shapes for _ in ("key", "value")]
 
 

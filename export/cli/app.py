@@ -24,6 +24,10 @@ out = Console(width=None if sys.stdout.isatty() else 120)
 err = Console(stderr=True)
 
 Model = Annotated[str | None, typer.Option("--model", help="Folder, hub id, or a shape with --random-weights.")]
+Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="File, folder or hub id; default the model's.")]
+Checkpoint = Annotated[
+    str | None, typer.Option("--checkpoint", help="One of a training run's: file, name or step; default the newest.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Threads = Annotated[int, typer.Option("--threads", help="Threads of torch and of the runtime; 0: the default.")]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from export.cli.app import Json, Threads, app, err, out, print_json, progress_line, set_threads
+from export.cli.app import Checkpoint, Json, Threads, Tokenizer, app, err, out, print_json, progress_line, set_threads
 from parcae_mobile.errors import UsageError
 
 
@@ -38,6 +38,8 @@ def inspect(
     subject: Annotated[str | None, typer.Argument(help="Artifact folder, checkpoint folder, hub id or shape.")] = None,
     random_weights: Annotated[bool, typer.Option(help="Draw seeded weights for a released shape.")] = False,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
+    tokenizer: Tokenizer = None,
+    checkpoint: Checkpoint = None,
     quant: Annotated[str | None, typer.Option(help="What each tensor would become under a recipe.")] = None,
     injection: Annotated[bool, typer.Option(help="What storing the injection in fewer bits would do.")] = False,
     as_json: Json = False,
@@ -59,7 +61,7 @@ def inspect(
         else:
             print_artifact(out, subject, manifest, [])
         return
-    source = open_source(subject, revision, random_weights)
+    source = open_source(subject, revision, random_weights, tokenizer=tokenizer, checkpoint=checkpoint)
     if quant is not None:
         table = plan_table(load_recipe(quant), source.model)
         if as_json:

@@ -14,7 +14,18 @@ from typing import Annotated
 import typer
 
 from export.cli import artifacts, bench, loops, models
-from export.cli.app import Json, Model, Threads, app, out, print_json, progress_line, set_threads
+from export.cli.app import (
+    Checkpoint,
+    Json,
+    Model,
+    Threads,
+    Tokenizer,
+    app,
+    out,
+    print_json,
+    progress_line,
+    set_threads,
+)
 from parcae_mobile.errors import GateError, ParcaeError, UsageError
 
 DEFAULT_QUANT = "int4"
@@ -26,6 +37,8 @@ def export(
     context: typer.Context,
     model: Model = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
+    tokenizer: Tokenizer = None,
+    checkpoint: Checkpoint = None,
     random_weights: Annotated[bool, typer.Option(help="Draw seeded weights for a released shape.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of random weights and algorithms.")] = 0,
     target: Annotated[list[str], typer.Option(help="onnx, executorch, coreml or all; may be repeated.")] = ["onnx"],  # noqa: B006
@@ -65,6 +78,8 @@ def export(
     request = ExportRequest(
         model=model,
         revision=revision,
+        tokenizer=tokenizer,
+        checkpoint=checkpoint,
         random_weights=random_weights,
         seed=seed,
         targets=target,
@@ -95,6 +110,8 @@ def export(
     if as_json:
         print_json({"artifacts": [result.to_json() for result in results]})
     elif not quiet:
+        for note in results[0].notes if results else []:
+            out.print(f"note: {note}", markup=False)
         for result in results:
             print_artifact(out, str(result.path), result.manifest, result.problems)
             print_memory(out, result.memory)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from export.cli.app import Json, Model, app, out, print_json, progress_line
+from export.cli.app import Checkpoint, Json, Model, Tokenizer, app, out, print_json, progress_line
 from parcae_mobile.checkpoint import convert as convert_checkpoint
 from parcae_mobile.errors import UsageError
 
@@ -18,6 +18,8 @@ QUANTS = ("int8", "int4", "int4-small")
 def reference(
     model: Model = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
+    tokenizer: Tokenizer = None,
+    checkpoint: Checkpoint = None,
     random_weights: Annotated[bool, typer.Option(help="Draw seeded weights for a released shape.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     arithmetic: Annotated[str, typer.Option(help="fp32; tf32 and bf16 only to be compared with it.")] = "fp32",
@@ -54,7 +56,7 @@ def reference(
         raise UsageError(f"--device {device}: choose cpu or cuda")
     if output.exists() and not force:
         raise OutputExistsError(f"{output} exists; add --force or choose another --out")
-    source = open_source(model, revision, random_weights)
+    source = open_source(model, revision, random_weights, tokenizer=tokenizer, checkpoint=checkpoint)
     made = make_reference(source.model, source.text("heldout", text, 128), device, arithmetic=arithmetic)
     save_reference(made, output)
     if as_json:
@@ -68,6 +70,8 @@ def reference(
 def compare(
     model: Model = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
+    tokenizer: Tokenizer = None,
+    checkpoint: Checkpoint = None,
     quant: Annotated[list[str], typer.Option(help="Presets or recipes; may be repeated.")] = list(QUANTS),  # noqa: B006
     algorithm: Annotated[list[str], typer.Option(help="Algorithms; may be repeated.")] = ["auto"],  # noqa: B006
     windows: Annotated[int, typer.Option(help="Held-out windows of 256 tokens.")] = 32,
@@ -83,9 +87,9 @@ def compare(
     from quantize.recipe import load_recipe
 
     recipes = [load_recipe(name) for name in quant]
-    source = open_source(model, revision)
+    source = open_source(model, revision, tokenizer=tokenizer, checkpoint=checkpoint)
     if not source.real:
-        raise UsageError("this model has no tokenizer.json, so nothing can be said about quality; add one")
+        raise UsageError("this model has no tokenizer, so nothing can be said about quality; give --tokenizer")
     with progress_line(as_json) as progress:
         points = compare_recipes(
             source.model,
@@ -105,15 +109,18 @@ def compare(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="Checkpoint folder (pickle or safetensors).")],
+    source: Annotated[str, typer.Argument(help="Checkpoint folder (pickle or safetensors), training run, or hub id.")],
     target: Annotated[Path, typer.Argument(help="New folder.")],
+    tokenizer: Tokenizer = None,
+    checkpoint: Checkpoint = None,
 ) -> None:
-    """Write a checkpoint as safetensors."""
+    """Write a checkpoint as safetensors, with its tokenizer, and read it back."""
     from parcae_mobile.checkpoint import find_folder
 
-    for note in convert_checkpoint(find_folder(source), target):
-        out.print(f"note: {note}")
-    out.print(f"{target}: model.safetensors")
+    hub_id = None if Path(source).is_dir() else source
+    for note in convert_checkpoint(find_folder(source), target, checkpoint, tokenizer, hub_id):
+        out.print(f"note: {note}", markup=False)
+    out.print(f"{target}: model.safetensors", markup=False)
 
 
 @app.command()

@@ -39,6 +39,8 @@ class Session:
         tokenizer = TextTokenizer.load(folder)
         if tokenizer is None:
             raise InputError(f"{folder} has no tokenizer.json, so it cannot read a prompt")
+        if manifest.bos is not None and manifest.eos is not None:  # what the export found beside the model counts
+            tokenizer.bos, tokenizer.stops = manifest.bos, tuple(manifest.stops or [manifest.eos])
         return cls(manifest, tokenizer, load_host(find_target(manifest.target))(folder, manifest, threads))
 
     def loops(self, asked: int | None) -> int:
@@ -80,8 +82,10 @@ class Session:
                 f"loop form is {self.manifest.loop_form}"
             )
         self.host.reset()
-        ids = [self.tokenizer.bos, *self.tokenizer.encode(prompt)]
-        texts, ends = StopTexts(stop), frozenset([self.tokenizer.eos])
+        ids = self.tokenizer.prompt(prompt)
+        if max(ids) >= self.manifest.geometry.padded_vocab_size:
+            raise InputError(f"the prompt has the id {max(ids)}, beyond the model's token table; leave that token out")
+        texts, ends = StopTexts(stop), frozenset(self.tokenizer.stops)
         steps = generate(self.host, ids, sampling, loops, tokens, ends, exit_threshold)
         return Completion(loops, steps, self.tokenizer, ends, texts)
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from parcae_mobile.config import ParcaeConfig
     from parcae_mobile.manifest import Manifest
 
+STAGES = ("prelude", "core_block", "coda")
+
 
 @dataclass(frozen=True)
 class CacheGeometry:
@@ -37,19 +39,14 @@ class CacheGeometry:
         cls, config: ParcaeConfig, max_loops: int, context: int | None = None, policy: str = "full"
     ) -> CacheGeometry:
         """The geometry of a model's cache under a KV policy."""
-        recurrent, heads = config.recurrent_embedding_dimension, config.recurrent_num_attention_heads
         return cls(
-            layers={
-                "prelude": config.n_layers_in_prelude,
-                "core_block": config.n_layers_in_recurrent_block,
-                "coda": config.n_layers_in_coda,
-            },
-            heads={"prelude": config.num_key_value_heads, "core_block": heads, "coda": config.num_key_value_heads},
-            head_size={"prelude": config.head_size, "core_block": recurrent // heads, "coda": config.head_size},
+            layers={stage: config.layer_count(stage) for stage in STAGES},
+            heads={stage: config.cached_heads(stage) for stage in STAGES},
+            head_size={stage: config.head_width(stage) for stage in STAGES},
             slots=policy_slots(policy, max_loops),
             context=min(context or config.context, config.context),
             max_loops=max_loops,
-            state_width=recurrent,
+            state_width=config.recurrent_embedding_dimension,
             vocab_size=config.vocab_size,
         )
 

@@ -44,7 +44,7 @@ class WriteOptions:
     kv_dtype: str = "fp32"
     kv_scales: CacheScales | None = None
     bos: int | None = None
-    eos: int | None = None
+    stops: tuple[int, ...] = ()  # ids that end a text
     portable: bool = False  # ONNX: standard operators only
     last_logits: bool = False  # ONNX, static: logits of the last position only
     counts: tuple[int, ...] = ()  # all static loop counts where several share a folder; `loops` is one of them

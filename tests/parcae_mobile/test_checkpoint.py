@@ -13,9 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from parcae_mobile import checkpoint as checkpoint_module
 from parcae_mobile import convert, load_model
-from parcae_mobile.checkpoint import find_folder, read_checkpoint
+from parcae_mobile.checkpoint import find, find_folder, read_checkpoint
 from parcae_mobile.errors import (
     CheckpointError,
     ConfigError,
@@ -306,7 +305,7 @@ def test_a_hub_that_cannot_be_reached_gives_one_line(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("name", ["../up/there", "a/b/c", "/abs/olute", "", "owner/", "owner/na me", "no-such-folder"])
 def test_what_is_neither_folder_nor_hub_id_never_reaches_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint_module, "_download", lambda *given: pytest.fail("asked the hub"))
+    monkeypatch.setattr(find, "download", lambda *given: pytest.fail("asked the hub"))
     if name == "":
         assert find_folder(name) == Path()
         return

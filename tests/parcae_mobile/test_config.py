@@ -104,7 +104,7 @@ def test_a_value_of_the_wrong_kind_or_range_is_refused_by_key(
         ({"num_attention_heads": 4, "num_key_value_heads": 3}, "multiple"),
         ({"n_embd": 30, "num_attention_heads": 2}, "odd"),
         ({"recurrent_num_attention_heads": 4}, "must be equal for RoPE"),
-        ({"qk_bias": True, "num_key_value_heads": 1}, "qk_bias"),
+        ({"qk_bias": True, "num_attention_heads": 4, "num_key_value_heads": 2}, "qk_bias"),
         ({"injection_type": "add", "recurrent_embedding_dimension": 64, "recurrent_num_attention_heads": 4}, "add"),
         ({"n_embd": 16, "recurrent_embedding_dimension": 16, "mean_backprop_depth": 3}, "gate reads 32"),
         ({"name": "Gemma-2b"}, "Gemma"),

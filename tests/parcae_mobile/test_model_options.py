@@ -15,8 +15,8 @@ from parcae_mobile import KVCache, Parcae, ParcaeConfig, load_model, released_co
 from parcae_mobile.errors import PromptTooLongError, UsageError
 from parcae_mobile.injection import DiagonalInjection
 from parcae_mobile.layers import RMSNorm, activate
-from parcae_mobile.model import rope_table
 from parcae_mobile.random_weights import random_model
+from parcae_mobile.rope import rope_table
 
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
 Small = Callable[..., Parcae]

@@ -137,5 +137,5 @@ def cache_shape(model: Parcae, loop_slots: int, context: int, dtype: str) -> tup
     layers = {name: model.transformer[name] for name in ("prelude", "core_block", "coda")}
     slots = sum(len(blocks) * (loop_slots if name == "core_block" else 1) for name, blocks in layers.items())
     attention = [block.attn for blocks in layers.values() for block in blocks]
-    heads, size = max(a.kv_heads for a in attention), max(a.head_size for a in attention)
+    heads, size = max(a.cached_heads for a in attention), max(a.head_size for a in attention)
     return slots, PARTS[dtype], heads, context, size

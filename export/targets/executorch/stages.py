@@ -99,7 +99,7 @@ class Method(nn.Module):
         for stage, count in slots.items():
             layers = nn.ModuleList()
             for block in model.transformer[stage]:
-                heads, width = block.attn.kv_heads, block.attn.head_size
+                heads, width = block.attn.cached_heads, block.attn.head_size
                 norm = norms.setdefault(width, Norm(width, torch.finfo(torch.float32).eps, None))
                 layers.append(LayerCache(heads, width, context, count, norm, turn))
             self.caches[stage] = layers

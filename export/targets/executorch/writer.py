@@ -9,6 +9,7 @@ does not hold, attention is ExecuTorch's fused kernel. A tied table is stored on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def write(quantized: QuantizedModel, folder: Path, options: WriteOptions) -> dic
     if options.loop_form == "stages":
         return write_dynamic(quantized, folder, options.max_loops, options.context, slots=slots)
     loops = int(options.loops)
-    return write_static(quantized, folder, loops, options.context, slots=slots, bos=options.bos, eos=options.eos)
+    return write_static(quantized, folder, loops, options.context, slots=slots, bos=options.bos, stops=options.stops)
 
 
 def signatures(folder: Path) -> dict[str, Signature]:
@@ -68,7 +69,7 @@ def write_static(
     slots: int | None = None,
     chunk: int = CHUNK,
     bos: int | None = None,
-    eos: int | None = None,
+    stops: Sequence[int] = (),
 ) -> dict[str, Delegation]:
     """Write `model.pte` with `loops` loops unrolled and `slots` cache slots (one per loop if None).
 
@@ -91,8 +92,8 @@ def write_static(
     }
     if bos is not None:
         constants["get_bos_id"] = bos
-    if eos is not None:
-        constants["get_eos_ids"] = [eos]
+    if stops:
+        constants["get_eos_ids"] = list(stops)
     return _write(folder, programs, constants)
 
 

@@ -15,17 +15,19 @@ from typing import Any
 from export.targets.onnx.graph import ACCURACY_LEVELS
 from export.targets.registry import WriteOptions
 from parcae_mobile.config import ParcaeConfig
+from parcae_mobile.kv_cache import STAGES
 from parcae_mobile.loops import policy_slots
 from parcae_mobile.tokenizer import TextTokenizer
 
 
 def write_client_files(config: ParcaeConfig, folder: Path, options: WriteOptions) -> list[str]:
     """Write the files; returns their names, none where layers differ in their cache shapes (clients take one shape)."""
-    heads = config.recurrent_num_attention_heads
-    if (heads, config.recurrent_embedding_dimension // heads) != (config.num_key_value_heads, config.head_size):
+    caches = {(config.cached_heads(stage), config.head_width(stage)) for stage in STAGES if config.layer_count(stage)}
+    if len(caches) > 1:
         return []
     tokenizer = TextTokenizer.load(folder)
-    bos, eos = (tokenizer.bos, tokenizer.eos) if tokenizer is not None else (0, 0)
+    bos, stops = options.bos or 0, options.stops or (0,)
+    eos = stops[0] if len(stops) == 1 else list(stops)
     loops, context = int(options.loops), options.context
     slots = policy_slots(options.kv_policy, loops)
     files = {
@@ -37,7 +39,7 @@ def write_client_files(config: ParcaeConfig, folder: Path, options: WriteOptions
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": context,
             "bos_token": tokenizer.token(bos),
-            "eos_token": tokenizer.token(eos),
+            "eos_token": tokenizer.token(stops[0]),
         }
     for count, name in options.graphs.items():
         if count != loops:
@@ -50,7 +52,13 @@ def write_client_files(config: ParcaeConfig, folder: Path, options: WriteOptions
 
 
 def genai_config(
-    config: ParcaeConfig, slots: int, context: int, bos: int, eos: int, portable: bool = False, compute: str = "fp32"
+    config: ParcaeConfig,
+    slots: int,
+    context: int,
+    bos: int,
+    eos: int | list[int],
+    portable: bool = False,
+    compute: str = "fp32",
 ) -> dict[str, Any]:
     """What onnxruntime-genai 0.18 needs to run `model.onnx`; it knows no type named parcae, and `llama` fits.
 
@@ -63,7 +71,7 @@ def genai_config(
             "type": "llama",
             "bos_token_id": bos,
             "eos_token_id": eos,
-            "pad_token_id": eos,
+            "pad_token_id": eos if isinstance(eos, int) else eos[0],
             "context_length": context,
             "vocab_size": config.padded_vocab_size,
             "decoder": {
@@ -72,7 +80,7 @@ def genai_config(
                 "head_size": config.head_size,
                 "hidden_size": config.n_embd,
                 "num_attention_heads": config.num_attention_heads,
-                "num_key_value_heads": config.num_key_value_heads,
+                "num_key_value_heads": config.cached_heads("core_block"),
                 "num_hidden_layers": config.layers(slots),
                 "inputs": {
                     "input_ids": "input_ids",
@@ -97,7 +105,9 @@ def genai_config(
     }
 
 
-def optimum_config(config: ParcaeConfig, loops: int, slots: int, context: int, bos: int, eos: int) -> dict[str, Any]:
+def optimum_config(
+    config: ParcaeConfig, loops: int, slots: int, context: int, bos: int, eos: int | list[int]
+) -> dict[str, Any]:
     """A Hugging Face configuration from which Optimum shapes empty caches; the type is one that it knows."""
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -105,7 +115,7 @@ def optimum_config(config: ParcaeConfig, loops: int, slots: int, context: int, b
         "hidden_size": config.n_embd,
         "intermediate_size": config.intermediate_size,
         "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
+        "num_key_value_heads": config.cached_heads("core_block"),
         "head_dim": config.head_size,
         "num_hidden_layers": config.layers(slots),
         "vocab_size": config.padded_vocab_size,
@@ -113,6 +123,6 @@ def optimum_config(config: ParcaeConfig, loops: int, slots: int, context: int, b
         "tie_word_embeddings": config.tie_embeddings,
         "bos_token_id": bos,
         "eos_token_id": eos,
-        "pad_token_id": eos,
+        "pad_token_id": eos if isinstance(eos, int) else eos[0],
         "parcae": {"loops": loops, "name": config.name},
     }

@@ -27,7 +27,7 @@ def declare(
     width = config.recurrent_embedding_dimension
     if name.startswith(("past.", "present.")):
         attention = model.transformer["core_block" if stage == "recur" else stage][int(name.split(".")[1])].attn
-        shape = [1, attention.kv_heads, length, attention.head_size]
+        shape = [1, attention.cached_heads, length, attention.head_size]
         stored = TensorProto.INT8 if int8_cache else FLOAT
         return helper.make_tensor_value_info(name, stored, ["loops", *shape] if stacked else shape)
     kinds: dict[str, tuple[int, list[int | str]]] = {
