@@ -177,8 +177,8 @@ def test_threads_revision_and_seed_are_used(
     monkeypatch.setattr(source, "released_config", lambda name: ParcaeConfig.from_dict(small_values))
     opened: list[source.Source] = []
 
-    def stop(*given: Any) -> source.Source:
-        opened.append(source.open_source(*given))
+    def stop(*given: Any, **more: Any) -> source.Source:
+        opened.append(source.open_source(*given, **more))
         raise UsageError("far enough")
 
     monkeypatch.setattr(pipeline, "open_source", stop)
