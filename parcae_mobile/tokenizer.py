@@ -122,6 +122,16 @@ class TextTokenizer:
         stream = TextStream(self._tokenizer)
         return [*(stream.feed(token) for token in ids), stream.finish()]
 
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json` into a folder: as it is, or without the padding and truncation that it has on."""
+        values = read_object(self.path, TextError)
+        left_on = [key for key in ("padding", "truncation") if values.get(key) is not None]
+        if not left_on:
+            shutil.copyfile(self.path, folder / FILE)
+            return
+        values |= dict.fromkeys(left_on)
+        (folder / FILE).write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
 
 class TextStream:
     """Decodes ids one by one into text that never ends inside of a character."""
@@ -142,16 +152,6 @@ class TextStream:
         """The rest of the text of all ids, without what is left of a character that never became whole."""
         text = str(self._tokenizer.decode(self._ids, skip_special_tokens=True))
         return text[self._shown :].rstrip("\ufffd")
-
-    def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` into a folder: as it is, or without the padding and truncation that it has on."""
-        values = read_object(self.path, TextError)
-        left_on = [key for key in ("padding", "truncation") if values.get(key) is not None]
-        if not left_on:
-            shutil.copyfile(self.path, folder / FILE)
-            return
-        values |= dict.fromkeys(left_on)
-        (folder / FILE).write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def largest_id(tokenizer: Tokenizer) -> int:
