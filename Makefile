@@ -6,7 +6,7 @@ SETUP := .venv/.installed
 # The embedded model is small: one thread is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint suite acceptance bench app-kit clean
+.PHONY: demo test lint suite acceptance bench app-kit app-artifacts clean
 
 $(SETUP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -52,6 +52,28 @@ bench: $(SETUP)
 # The vectors and schemas that every app passes, from their definitions and the embedded model.
 app-kit: $(SETUP)
 	$(BIN)/python -m app_kit.make
+
+# What the apps' tests and demos bundle: as a user exports it for a phone and for a browser, and the fp32 ones that the
+# vectors of app_kit/vectors/model.json hold for. Kept until removed.
+APPS := build/app
+app-artifacts: $(APPS)/web/parcae-tiny-onnx-dynamic-int4-portable $(APPS)/phone/parcae-tiny-onnx-dynamic-int4 \
+	$(APPS)/exact/parcae-tiny-onnx-dynamic-int4 $(APPS)/shared/parcae-tiny-onnx-dynamic-fp32 \
+	$(APPS)/full/parcae-tiny-onnx-dynamic-fp32
+
+$(APPS)/web/%: | $(SETUP)
+	$(BIN)/parcae-export --quant int4 --compute fp32 --portable --out $(@D) --quiet --threads 1
+
+$(APPS)/phone/%: | $(SETUP)
+	$(BIN)/parcae-export --quant int4 --out $(@D) --quiet --threads 1
+
+$(APPS)/exact/%: | $(SETUP)
+	$(BIN)/parcae-export --quant int4 --compute fp32 --out $(@D) --quiet --threads 1
+
+$(APPS)/shared/%: | $(SETUP)
+	$(BIN)/parcae-export --quant fp32 --kv shared --out $(@D) --no-verify --quiet --threads 1
+
+$(APPS)/full/%: | $(SETUP)
+	$(BIN)/parcae-export --quant fp32 --kv full --out $(@D) --no-verify --quiet --threads 1
 
 clean:
 	rm -rf .venv dist build *.egg-info

@@ -42,6 +42,7 @@ BASE: dict[str, Any] = {
     "compute": "fp32",
     "promise": "token parity",
     "token_parity": True,
+    "verified": True,
     "portable": False,
     "last_logits": False,
     "state_width": 8,

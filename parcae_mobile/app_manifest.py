@@ -1,8 +1,7 @@
 """The manifest that an app reads, `app.json`: what a bundled artifact is, needs and promises.
 
-    manifest = read_app_manifest(text)                     # format and fields
-    check_runtime(manifest, "web", "onnxruntime", "1.30.0")
-    check_files(manifest, folder)                          # present, sizes, SHA-256, in this order
+    manifest = AppManifest(format=1, ...)                  # app_checks.py reads and checks one
+    manifest.memory.estimate(loops=8, tokens=1024, chunk=128)
 
 Unknown fields are ignored, so that a later version may add some; another `format` is refused. `docs/apps.md` explains
 each field, `app_kit/schema/app.schema.json` is made from these classes, `app_kit/vectors/manifest.json` has good and
@@ -12,18 +11,17 @@ bad ones. `parcae-export bundle` writes it.
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from .errors import AppManifestError, UsageError
-from .manifest import FileEntry, LoopForm, relative_path, sha256_of
+from .errors import UsageError
+from .manifest import FileEntry, LoopForm, relative_path
 
 APP_MANIFEST = "app.json"
 MODELS = "models.json"
 APP_FORMAT = 1
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_. -]*"
 Platform = Literal["web", "android", "ios"]
 PLATFORMS: tuple[Platform, ...] = get_args(Platform)
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -75,10 +73,14 @@ class Loops(_Part):
 
 
 class Graph(_Part):
-    """Where a graph is: a file (or folder of a package), and the function or method in it where there are several."""
+    """Where a graph is: a file (or folder of a package), and the function or method in it where there are several.
+
+    `prefill_function` takes `prefill_chunk` tokens at once where `function` takes one only.
+    """
 
     file: FilePath
     function: str | None = None
+    prefill_function: str | None = None
 
 
 class CacheStage(_Part):
@@ -167,7 +169,7 @@ class AppManifest(_Part):
     """Everything that an app needs to know before it loads an artifact."""
 
     format: Literal[1]
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$")
+    name: str = Field(pattern=f"^{NAME}$")
     model: str
     platform: Platform
     target: Literal["onnx", "executorch", "coreml"]
@@ -178,6 +180,7 @@ class AppManifest(_Part):
     compute: Literal["fp32", "fp16", "int8"]
     promise: str
     token_parity: bool
+    verified: bool
     portable: bool
     last_logits: bool
     state_width: Positive
@@ -240,75 +243,3 @@ class Models(_Part):
     def to_json(self) -> str:
         """JSON text with sorted keys: equal indexes give equal bytes."""
         return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False) + "\n"
-
-
-def read_app_manifest(text: str) -> AppManifest:
-    """Validate the text of an `app.json`. Raises `AppManifestError` of kind json, format, path or field."""
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict):
-        raise AppManifestError("json", "", f"{APP_MANIFEST} is not a JSON object; bundle the artifact again")
-    if values.get("format") != APP_FORMAT or isinstance(values["format"], bool):
-        message = f"{APP_MANIFEST} has format {values.get('format')}, this app reads {APP_FORMAT}; update the app"
-        raise AppManifestError("format", "format", message)
-    unsafe = next((name for name in _names(values) if not _is_safe(name)), None)
-    if unsafe is not None:
-        raise AppManifestError("path", unsafe, f"{APP_MANIFEST} names {unsafe!r}, a path that leads elsewhere")
-    try:
-        return AppManifest.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise AppManifestError("field", where, f"{APP_MANIFEST}: {where}{': ' * bool(where)}{message}") from None
-
-
-def check_runtime(manifest: AppManifest, platform: str, name: str, version: str) -> None:
-    """Raise `AppManifestError` of kind platform or runtime if an app of this platform and runtime cannot run it."""
-    if manifest.platform != platform:
-        raise AppManifestError("platform", "platform", f"bundled for {manifest.platform}, this app is for {platform}")
-    needed = manifest.runtime
-    if needed.name != name or not is_at_least(version, needed.minimum):
-        message = f"needs {needed.name} {needed.minimum} ({needed.reason}); this app has {name} {version}"
-        raise AppManifestError("runtime", "runtime", message)
-
-
-def is_at_least(version: str, minimum: str) -> bool:
-    """Whether a version is not below another, by its leading numbers; missing ones are 0."""
-    have, need = ([int(part) for part in _NUMBERS.findall(text)[0].split(".") if part] for text in (version, minimum))
-    size = max(len(have), len(need))
-    return have + [0] * (size - len(have)) >= need + [0] * (size - len(need))
-
-
-def check_files(manifest: AppManifest, folder: Path) -> None:
-    """Raise `AppManifestError` of kind missing, size or checksum for the first listed file that is not as listed."""
-    for name, entry in sorted(manifest.files.items()):
-        path = folder / name
-        if not path.is_file():
-            raise AppManifestError("missing", name, f"{name} is missing; copy the model again")
-        if path.stat().st_size != entry.bytes:
-            raise AppManifestError("size", name, f"{name} has {path.stat().st_size} bytes, not {entry.bytes}")
-        if sha256_of(path) != entry.sha256:
-            raise AppManifestError("checksum", name, f"{name} is not what was bundled; copy the model again")
-
-
-_NUMBERS = re.compile(r"^[0-9.]*")
-
-
-def _names(values: dict[str, Any]) -> list[str]:
-    """Everything in the manifest that names a file."""
-    parts = [values.get("tokenizer"), values.get("self_test")]
-    graphs = values.get("graphs")
-    parts += graphs.values() if isinstance(graphs, dict) else []
-    named = [part.get("file") for part in parts if isinstance(part, dict)]
-    files = values.get("files")
-    return [name for name in [*(files if isinstance(files, dict) else []), *named] if isinstance(name, str)]
-
-
-def _is_safe(name: str) -> bool:
-    try:
-        return relative_path(name) == name
-    except ValueError:
-        return False

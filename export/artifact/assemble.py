@@ -9,6 +9,7 @@ from export.kv.choice import PolicyChoice
 from export.source import Source
 from export.targets.host import CacheGeometry
 from export.targets.registry import DYNAMIC, Target, WriteOptions
+from export.targets.runtimes import least_runtimes
 from parcae_mobile.manifest import (
     KV,
     Certificate,
@@ -56,6 +57,7 @@ def assemble(
         table[name] = QuantEntry(bits=palette.bits, group_size=0, symmetric=False, shape=shape, palette_rows=rows)
     stored = sum(tensor.nbytes for tensor in quantized.stored.values())
     stored += sum(p.numel() * 4 for name, p in source.model.named_parameters() if name not in quantized.stored)
+    floors = least_runtimes(target.name, options.portable, options.kv_dtype)
     typical = min(config.mean_recurrence, options.max_loops)
     return Manifest(
         artifact="draft",
@@ -104,7 +106,7 @@ def assemble(
         reference=None,
         verified_by="not verified",
         memory_bytes=stored + geometry.bytes_per_token(typical, item) * geometry.context,
-        minimum_runtime=dict(target.minimum_runtime),
+        minimum_runtime={name: floor.version for name, floor in floors.items()},
         tools={package: _version(package) for package in ("parcae-mobile", *target.packages)},
         files={},
     )

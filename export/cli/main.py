@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from export.cli import artifacts, bench, loops, models
+from export.cli import artifacts, bench, bundle, loops, models
 from export.cli.app import (
     Checkpoint,
     Json,
@@ -29,7 +29,7 @@ from export.cli.app import (
 from parcae_mobile.errors import GateError, ParcaeError, UsageError
 
 DEFAULT_QUANT = "int4"
-SUBCOMMANDS = (artifacts, bench, loops, models)  # importing them registers their commands
+SUBCOMMANDS = (artifacts, bench, bundle, loops, models)  # importing them registers their commands
 
 
 @app.callback(invoke_without_command=True)

@@ -111,7 +111,6 @@ class Target:
     kv_dtypes: tuple[str, ...]  # the first is the default, unless fp32 compute can have an fp32 cache
     shared_kv_forms: tuple[LoopForm, ...]  # forms whose host can let loops share a cache slot
     host_runtime: str
-    minimum_runtime: tuple[tuple[str, str], ...] = ()
     layout: str = ""  # how stored integers differ from the quantized tensors in place, for the manifest
     stores_fp16: bool = True  # whether a matrix that a recipe rounds to fp16 takes fewer bytes
     memory_module: str | None = None  # its `report(folder, manifest)` gives rows of resident bytes by loop count
@@ -145,7 +144,6 @@ TARGETS = {
             kv_dtypes=("fp32", "int8"),
             shared_kv_forms=("stages", "unrolled"),
             host_runtime="onnxruntime",
-            minimum_runtime=(("onnxruntime", "1.31"),),
             layout="queries and keys of one format lie in one initializer, keys' rows last: c_q.weight+c_k.weight",
             shares_static=True,
         ),
@@ -161,7 +159,6 @@ TARGETS = {
             kv_dtypes=("fp32",),
             shared_kv_forms=("stages", "unrolled"),
             host_runtime="executorch",
-            minimum_runtime=(("executorch", "1.4.1"),),
             stores_fp16=False,
             memory_module="export.targets.executorch.memory",
         ),
@@ -177,7 +174,6 @@ TARGETS = {
             kv_dtypes=("fp16", "fp32"),
             shared_kv_forms=("stages", "while", "unrolled"),
             host_runtime="coreml" if sys.platform == "darwin" else "mil-interpreter",
-            minimum_runtime=(("iOS", "18"), ("macOS", "15")),
             palettes=True,
         ),
     )

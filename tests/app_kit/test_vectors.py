@@ -15,7 +15,8 @@ from export.run.generation import prefill
 from export.targets.host import CacheGeometry, Host
 from export.targets.onnx.runtime.host import OnnxHost
 from parcae_mobile import Parcae
-from parcae_mobile.app_manifest import Loops, Memory, check_files, check_runtime, is_at_least, read_app_manifest
+from parcae_mobile.app_checks import check_files, check_runtime, is_at_least, read_app_manifest
+from parcae_mobile.app_manifest import Loops, Memory
 from parcae_mobile.errors import AppManifestError, InputError, PromptTooLongError, UsageError
 from parcae_mobile.kv_cache import KVCache
 from parcae_mobile.loops import check_threshold, policy_slots

@@ -1,0 +1,1 @@
+"""Artifacts as parts of an app."""

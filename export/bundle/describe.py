@@ -1,0 +1,173 @@
+"""From an artifact's manifest to the one that an app reads: what it needs on a platform, and what it promises there."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from export.artifact.assemble import KV_BYTES
+from export.bundle.platforms import NEEDS, settings, token_parity
+from export.bundle.selftest import self_test
+from export.targets.host import CacheGeometry, Host
+from export.targets.runtimes import least_runtimes
+from parcae_mobile.app_manifest import (
+    AppManifest,
+    Cache,
+    CacheStage,
+    Graph,
+    Loops,
+    Memory,
+    Platform,
+    Runtime,
+    Tokenizer,
+)
+from parcae_mobile.errors import InputError
+from parcae_mobile.manifest import Manifest
+
+ROLES = {"prelude": "prelude", "core_block": "recur", "coda": "coda"}
+TOKENIZER = "tokenizer.json"
+RUNTIMES = {"onnx": "onnxruntime", "executorch": "executorch", "coreml": "iOS"}
+IN_BROWSER = "token parity: a browser's kernels keep activations in fp32, so greedy tokens are the same on every device"
+
+
+def describe(folder: Path, manifest: Manifest, host: Host, platform: Platform, name: str) -> AppManifest:
+    """The app-side manifest of a verified artifact; `host` is the artifact, opened here."""
+    parity, graphs = token_parity(manifest, platform), graphs_of(manifest)
+    built = sorted(int(loops) for loops in graphs) if manifest.loops != "dynamic" else []
+    return AppManifest(
+        format=1,
+        name=name,
+        model=manifest.model,
+        platform=platform,
+        target=cast(Any, manifest.target),
+        runtime=runtime_of(manifest, platform),
+        loops=Loops(
+            form=manifest.loop_form,
+            min=min(built, default=getattr(manifest, "min_loops", 1)),
+            max=max(built, default=manifest.max_loops),
+            trained=manifest.trained_loops,
+            built=built,
+            early_exit=manifest.loop_form == "stages",
+        ),
+        graphs=graphs,
+        recipe=manifest.quantization.recipe,
+        compute=manifest.compute,
+        promise=IN_BROWSER if parity and platform == "web" else manifest.promise,
+        token_parity=parity,
+        verified=manifest.lowering.passed is True,
+        portable=manifest.portable,
+        last_logits=manifest.last_logits,
+        state_width=manifest.geometry.state_width,
+        vocab_size=manifest.geometry.vocab_size,
+        padded_vocab_size=manifest.geometry.padded_vocab_size,
+        cache=cache_of(manifest, host),
+        memory=memory_of(manifest, platform),
+        tokenizer=tokenizer_of(folder, manifest),
+        self_test=self_test(folder, manifest, host, parity),
+        weights_sha256=manifest.weights_sha256,
+        files=manifest.files,
+    )
+
+
+def runtime_of(manifest: Manifest, platform: Platform) -> Runtime:
+    """The runtime with its least version and the reason; Core ML has the version of the system."""
+    name = RUNTIMES[manifest.target]
+    floor = least_runtimes(manifest.target, manifest.portable, manifest.kv.dtype)[name]
+    runtime = "coreml" if manifest.target == "coreml" else name
+    return Runtime(
+        name=cast(Any, runtime), minimum=floor.version, reason=floor.reason, settings=settings(manifest, platform)
+    )
+
+
+def graphs_of(manifest: Manifest) -> dict[str, Graph]:
+    """Graphs by role, or by loop count where they are static; functions and methods as `FILE:NAME` in the signature."""
+    found: dict[str, Graph] = {}
+    functions = {key.partition(":")[2]: key.partition(":")[0] for key in manifest.signature if ":" in key}
+    if manifest.loop_form == "stages":
+        for role in ROLES.values():
+            if role in functions:
+                longer = [other for other in functions if other.startswith(f"{role}_")]
+                found[role] = Graph(file=functions[role], function=role, prefill_function=longer[0] if longer else None)
+            else:
+                found[role] = Graph(file=f"model_{role}.onnx")
+        return found
+    files = manifest.graphs or {str(manifest.loops): next(iter(manifest.signature)).partition(":")[0]}
+    function = next(iter(functions), None)
+    if manifest.loops == "dynamic":
+        return {"model": Graph(file=next(iter(files.values())), function=function)}
+    return {loops: Graph(file=file, function=function) for loops, file in files.items()}
+
+
+def cache_of(manifest: Manifest, host: Host) -> Cache:
+    """The cache's contract; prompts go in in chunks of what the artifact's own host takes."""
+    geometry = CacheGeometry.from_manifest(manifest)
+    chunk = min(host.prefill_chunk, manifest.kv.context)
+    for key in manifest.signature:  # Core ML: the size is in the function's name
+        size = key.rpartition("_")[2]
+        chunk = int(size) if ":prelude_" in key and size.isdigit() else chunk
+    stages = {
+        role: CacheStage(
+            layers=geometry.layers[stage],
+            heads=geometry.heads[stage],
+            head_size=geometry.head_size[stage],
+            slots=geometry.slots if stage == "core_block" else 1,
+        )
+        for stage, role in ROLES.items()
+    }
+    return Cache(
+        policy=manifest.kv.policy,
+        dtype=cast(Any, manifest.kv.dtype),
+        context=manifest.kv.context,
+        prefill_chunk=chunk,
+        **stages,
+    )
+
+
+def memory_of(manifest: Manifest, platform: Platform) -> Memory:
+    """Bytes of weights as the platform's runtime holds them, of the cache by token and slot, and of work arrays."""
+    geometry, item = CacheGeometry.from_manifest(manifest), KV_BYTES[manifest.kv.dtype]
+    one, needs = geometry.bytes_per_token(1, item), NEEDS[platform]
+    slot = 2 * geometry.layers["core_block"] * geometry.heads["core_block"] * geometry.head_size["core_block"] * item
+    typical = min(manifest.trained_loops, manifest.max_loops)
+    stored = manifest.memory_bytes - geometry.bytes_per_token(typical, item) * geometry.context
+    if platform == "web":  # the file's bytes, and what the runtime makes of its matrices
+        matrices = sum(math.prod(t.shape) for n, t in manifest.quantization.tensors.items() if "value_embed" not in n)
+        stored += 4 * matrices if manifest.portable else stored
+    return Memory(
+        weights=stored,
+        cache_per_token=one - slot,
+        cache_per_token_and_slot=slot,
+        slots=geometry.slots,
+        work_per_chunk_token=work_per_token(manifest),
+        work=4 * manifest.geometry.padded_vocab_size + needs.runtime_bytes,
+        overhead_percent=needs.overhead_percent,
+    )
+
+
+def work_per_token(manifest: Manifest) -> int:
+    """Bytes that one token of a chunk takes in the arrays that pass between graphs."""
+    arrays: dict[str, int] = {}
+    for signature in manifest.signature.values():
+        for port in [*signature.inputs, *signature.outputs]:
+            if "sequence" in port.shape:
+                sizes = [size for size in port.shape if isinstance(size, int)]
+                arrays[port.name] = math.prod(sizes) * np.dtype(port.dtype).itemsize
+    return sum(arrays.values())
+
+
+def tokenizer_of(folder: Path, manifest: Manifest) -> Tokenizer | None:
+    """Facts of `tokenizer.json`; None where the model has none (ids only: random weights)."""
+    if TOKENIZER not in manifest.files or manifest.bos is None:
+        return None
+    try:
+        values = json.loads((folder / TOKENIZER).read_text(encoding="utf-8"))
+        kind, vocabulary = str(values["model"]["type"]), values["model"]["vocab"]
+        size = len(vocabulary) + sum(token["content"] not in vocabulary for token in values["added_tokens"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{folder / TOKENIZER}: not a tokenizer as apps read them ({error!r})") from None
+    stop = [manifest.eos] if manifest.eos is not None else []
+    return Tokenizer(file=TOKENIZER, kind=kind, vocab_size=size, bos=manifest.bos, add_bos=True, stop=stop)
