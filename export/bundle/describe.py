@@ -169,5 +169,6 @@ def tokenizer_of(folder: Path, manifest: Manifest) -> Tokenizer | None:
         size = len(vocabulary) + sum(token["content"] not in vocabulary for token in values["added_tokens"])
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(f"{folder / TOKENIZER}: not a tokenizer as apps read them ({error!r})") from None
-    stop = [manifest.eos] if manifest.eos is not None else []
+    stop = manifest.stops or ([] if manifest.eos is None else [manifest.eos])
+    stop = [token for token in stop if token < manifest.geometry.vocab_size]
     return Tokenizer(file=TOKENIZER, kind=kind, vocab_size=size, bos=manifest.bos, add_bos=True, stop=stop)
