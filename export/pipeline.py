@@ -1,46 +1,50 @@
 """The pipeline: checkpoint -> model -> quantized tensors -> artifact -> verdict -> published folder.
 
-    results = run_export(ExportRequest(targets=["onnx"], loops=["dynamic"], quant="int8", out=Path("dist")))
+    results = run_export(ExportRequest(target=["onnx"], loops=["dynamic"], quant="int8", out=Path("dist")))
 
-Everything that can be refused is refused before work starts; nothing is published that failed its gate.
+Everything that can be refused is refused before work starts; nothing is published that failed its gate. `prepare` does
+what all artifacts of a run share, `export_one` what each has of its own.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from export.artifact.assemble import KV_BYTES, assemble
-from export.artifact.publish import failed_folder, publish, staging
+from export.artifact.assemble import assemble
+from export.artifact.describe import describe
+from export.artifact.golden import GOLDEN_TOKENS, golden_loops, write_golden
+from export.artifact.publish import check_output, failed_folder, publish, staging
 from export.gates.certificate import certify
 from export.gates.lowering import TEXT_TOKENS, LoweringVerdict, budget_name, lowering_gate
 from export.gates.reference import CheckedReference, artifact_distance, check_reference
-from export.kv.choice import JUDGED_LOOPS, LENGTH, WINDOWS, PolicyChoice, choose_policy
-from export.kv.scales import measure_scales
-from export.request import AUTO, ExportPlan, ExportRequest, expand_targets, group_loops, parse_loops, plan
+from export.job import Job, Progress, resolve, settle_cache
+from export.request import ExportRequest, check_files_are_read, expand_targets, group_loops, parse_loops
 from export.source import Source, open_source
-from export.targets.registry import WriteOptions, find_target, load_host, load_target, memory_report
+from export.targets.registry import find_target, load_host, load_target, memory_report
+from export.texts import DISTILL_WINDOWS, WINDOW, calibration_windows, text_count, windows_for
 from parcae_mobile.errors import UsageError
-from parcae_mobile.kv_cache import CacheScales, CacheSpec
-from parcae_mobile.manifest import MANIFEST, Manifest, Verdict, hash_files
+from parcae_mobile.manifest import MANIFEST, Manifest, ReferenceEntry, Verdict, hash_files
 from quantize.algorithms import quantize_with
 from quantize.apply import QuantizedModel
 from quantize.compression import compression_gate
 from quantize.recipe import Recipe, load_recipe
 
-GOLDEN_BYTES = 2_000_000
-WINDOW = 256
-CALIBRATION_WINDOWS = 32
-DISTILL_WINDOWS = 448
-SMALL_MODEL = 50_000_000  # parameters; larger models are judged on fewer texts
-Progress = Callable[[str], None]
+NOT_RUN = Verdict(passed=None, by_loops={}, note="not run (--no-verify)")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the artifacts of one run share: the integers, what they cost, and the checked golden reference."""
+
+    quantized: QuantizedModel
+    compression: Verdict
+    reference: CheckedReference | None  # None without gates
+    seconds: dict[str, float]
 
 
 @dataclass
@@ -62,41 +66,12 @@ class ExportResult:
         return {**describe(self.path, self.manifest), **outcome}
 
 
-def describe(path: Path, manifest: Manifest) -> dict[str, Any]:
-    """What `--json` says of any artifact, from its manifest."""
-    files = {name: entry.model_dump() for name, entry in manifest.files.items()}
-    reference = manifest.reference
-    return {
-        "artifact": str(path),
-        "model": manifest.model,
-        "target": manifest.target,
-        "loops": manifest.loops,
-        "graphs": manifest.graphs,
-        "portable": manifest.portable,
-        "loop_form": manifest.loop_form,
-        "quant": manifest.quantization.recipe,
-        "algorithm": manifest.quantization.algorithm,
-        "compute": manifest.compute,
-        "files": files,
-        "bytes_total": sum(entry["bytes"] for entry in files.values()),
-        "lowering": manifest.lowering.model_dump(mode="json"),
-        "compression": manifest.compression.model_dump(mode="json"),
-        "certificate": manifest.certificate.model_dump(),
-        "kv": manifest.kv.model_dump(),
-        "delegation": {
-            name: part.model_dump() | {"macs_share": part.macs_share, "operators_share": part.operators_share}
-            for name, part in manifest.delegation.items()
-        },
-        "reference": None if reference is None else reference.model_dump(mode="json"),
-        "verified_by": manifest.verified_by,
-    }
-
-
 def run_export(request: ExportRequest, progress: Progress = lambda line: None) -> list[ExportResult]:
     """Make every artifact that the request names. Failed ones lie in `NAME.failed` and have `passed` False."""
+    check_files_are_read(request)
     recipe = load_recipe(request.quant)
     loops = [parse_loops(text, request.max_loops) for text in request.loops]
-    targets = [find_target(name) for name in expand_targets(request.targets)]
+    targets = [find_target(name) for name in expand_targets(request.target)]
     for target in targets:
         load_target(target)
     progress("loading the model")
@@ -108,39 +83,25 @@ def run_export(request: ExportRequest, progress: Progress = lambda line: None) -
         tokenizer=request.tokenizer,
         checkpoint=request.checkpoint,
     )
-    plans = [plan(request, source, recipe, t, group) for t in targets for group in group_loops(t, loops)]
-    started = time.monotonic()
+    jobs = [resolve(request, source, recipe, t, group) for t in targets for group in group_loops(t, loops)]
+    for job in jobs:
+        check_output(job.final, request.force)
+    prepared = prepare(request, source, recipe, progress)
+    return [export_one(settle_cache(job, progress), prepared, progress) for job in jobs]
+
+
+def prepare(request: ExportRequest, source: Source, recipe: Recipe, progress: Progress) -> Prepared:
+    """Quantize, check the reference and run the compression gate, once for all targets."""
+    seconds: dict[str, float] = {}
     progress(f"quantizing ({recipe.name}, {request.algorithm})")
-    quantized = quantize(request, source, recipe, progress)
-    quantize_seconds = time.monotonic() - started
-    checked = None
+    with _timed(seconds, "quantize"):
+        quantized = quantize(request, source, recipe, progress)
+    reference = None
     if request.verify:
         progress("checking fp32 against the golden reference")
-        started = time.monotonic()
-        checked = check_reference(source, source.text("heldout", request.text, 128), request.reference)
-        reference_seconds = time.monotonic() - started
-    compression = compression_verdict(request, source, quantized, progress)
-    results = []
-    for item in plans:
-        choice = kv_choice(request, item, source, progress)
-        if choice is not None:
-            item.options = replace(item.options, kv_policy=choice.policy)
-        if item.options.kv_dtype == "int8":
-            item.options = replace(item.options, kv_scales=kv_scales(request, item, source, progress))
-        result = export_one(request, item, source, quantized, compression, checked, choice, progress)
-        result.notes = source.notes
-        result.seconds["quantize"] = round(quantize_seconds, 2)
-        if checked is not None:
-            result.seconds["reference"] = round(reference_seconds, 2)
-        results.append(result)
-    return results
-
-
-def calibration_windows(source: Source, file: Path | None, most: int = CALIBRATION_WINDOWS) -> Tensor:
-    """(n, length) ids to quantize by: up to `most` windows of 256 tokens of calibration text."""
-    length = min(WINDOW, source.model.config.context) - 1
-    text = source.text("calibration", file)
-    return text.windows(min(most, max(1, len(text.ids) // (length + 1))), length)
+        with _timed(seconds, "reference"):
+            reference = check_reference(source, source.text("heldout", request.text, 128), request.reference)
+    return Prepared(quantized, compression_verdict(request, source, quantized, progress), reference, seconds)
 
 
 def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: Progress) -> QuantizedModel:
@@ -166,148 +127,90 @@ def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: P
     )
 
 
-def _may_share(item: ExportPlan) -> bool:
-    return item.target.shares_slots(item.options.loop_form, item.options.portable)
-
-
-def kv_choice(request: ExportRequest, item: ExportPlan, source: Source, progress: Progress) -> PolicyChoice | None:
-    """The measured KV policy under `--kv auto`; None where there is nothing to choose or to measure it on."""
-    if request.kv != AUTO or not _may_share(item) or not source.real:
-        return None
-    progress("measuring KV policies")
-    length = min(LENGTH, source.model.config.context, item.options.context) - 1
-    windows = source.text("heldout", request.text).windows(WINDOWS, length)
-    options = item.options
-    size = KV_BYTES[options.kv_dtype]
-    return choose_policy(source.model, windows, options.max_loops, options.context, size)
-
-
-def kv_scales(request: ExportRequest, item: ExportPlan, source: Source, progress: Progress) -> CacheScales:
-    """Scales of an int8 cache, from calibration text (seeded ids where there is no tokenizer)."""
-    progress("measuring KV scales")
-    length = min(LENGTH, source.model.config.context) - 1
-    count = _texts(source, WINDOWS)
-    text = source.text("calibration", request.calibration, count * (length + 1))
-    return measure_scales(source.model, text.windows(count, length), min(JUDGED_LOOPS, item.options.max_loops))
-
-
 def compression_verdict(
     request: ExportRequest, source: Source, quantized: QuantizedModel, progress: Progress
 ) -> Verdict:
     """Gate 2, once for all targets."""
     if not request.verify:
-        return Verdict(passed=None, by_loops={}, note="not run (--no-verify)")
+        return NOT_RUN
     if not source.real:
         return Verdict(passed=None, by_loops={}, note="not run: random weights or no tokenizer, quality has no meaning")
     progress("compression gate")
     length = min(WINDOW, source.model.config.context - 1)
-    windows = source.text("heldout", request.text).windows(_texts(source, 16), length)
-    verdict = compression_gate(source.model, quantized, windows, real=True)
-    by_loops = {str(loops): distance.to_dict() for loops, distance in verdict.by_loops.items()}
-    budget = {"kl_mean": verdict.budget.kl, "top1": verdict.budget.top1}
-    return Verdict(passed=verdict.passed, by_loops=by_loops, budget=budget, note="; ".join(verdict.failures))
+    windows = source.text("heldout", request.text).windows(text_count(source, 16), length)
+    result = compression_gate(source.model, quantized, windows, real=True)
+    by_loops = {str(loops): distance.to_dict() for loops, distance in result.by_loops.items()}
+    budget = {"kl_mean": result.budget.kl, "top1": result.budget.top1}
+    return Verdict(passed=result.passed, by_loops=by_loops, budget=budget, note="; ".join(result.failures))
 
 
-def export_one(
-    request: ExportRequest,
-    item: ExportPlan,
-    source: Source,
-    quantized: QuantizedModel,
-    compression: Verdict,
-    checked: CheckedReference | None,
-    choice: PolicyChoice | None,
-    progress: Progress,
-) -> ExportResult:
+def export_one(job: Job, prepared: Prepared, progress: Progress = lambda line: None) -> ExportResult:
     """Write, certify, verify and publish one artifact."""
-    module, options, seconds = load_target(item.target), item.options, {}
-    loops = options.verified_loops()
-    with staging(item.final) as folder:
-        progress(f"writing {item.target.name} ({options.loop_form})")
-        started = time.monotonic()
-        if source.tokenizer is not None:
-            source.tokenizer.save(folder)
-        delegation = module.write(quantized, folder, options) or {}
-        _write_golden(quantized, source, golden_loops(options), options.cache, folder / "golden.npz")
-        seconds["write"] = round(time.monotonic() - started, 2)
-        certificate, problems = certify(source.model, module.read_injection(folder))
-        lowering = Verdict(passed=None, by_loops={}, note="not run (--no-verify)")
-        draft = assemble(
-            source, quantized, item.target, options, module.signatures(folder), certificate, compression, choice
-        )
-        entry = None
-        if request.verify and checked is not None:
-            started = time.monotonic()
-            verdict, entry = _verify(request, item, folder, draft, source, quantized, loops, checked, progress)
-            lowering = verdict.to_verdict()
-            problems += verdict.failures
-            seconds["gates"] = round(time.monotonic() - started, 2)
-        if compression.passed is False:
-            problems.append(f"compression gate: {compression.note}")
+    module = load_target(job.target)
+    seconds: dict[str, float] = {}
+    with staging(job.final) as folder:
+        progress(f"writing {job.target.name} ({job.options.loop_form})")
+        with _timed(seconds, "write"):
+            if job.source.tokenizer is not None:
+                job.source.tokenizer.save(folder)
+            delegation = module.write(prepared.quantized, folder, job.options) or {}
+            _add_golden(job, prepared.quantized, folder)
+        certificate, problems = certify(job.source.model, module.read_injection(folder))
+        draft = assemble(job, prepared.quantized, module.signatures(folder), certificate, prepared.compression)
+        lowering, reference = NOT_RUN, None
+        if prepared.reference is not None:
+            with _timed(seconds, "gates"):
+                gate, reference = verify(job, prepared.quantized, prepared.reference, folder, draft, progress)
+            lowering = gate.to_verdict()
+            problems += gate.failures
+        if prepared.compression.passed is False:
+            problems.append(f"compression gate: {prepared.compression.note}")
         manifest = draft.model_copy(
             update={
-                "artifact": item.final.name,
+                "artifact": job.final.name,
                 "delegation": delegation,
                 "lowering": lowering,
-                "reference": entry,
+                "reference": reference,
                 "files": hash_files(folder),
-                "verified_by": item.target.host_runtime if request.verify else "not verified",
+                "verified_by": job.target.host_runtime if job.request.verify else "not verified",
             }
         )
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        final = item.final if not problems else failed_folder(item.final)
+        final = job.final if not problems else failed_folder(job.final)
         publish(folder, final)
-    result = ExportResult(final, manifest, not problems, problems, seconds)
-    if request.verify and not problems:
+    seconds |= prepared.seconds
+    result = ExportResult(final, manifest, not problems, problems, seconds, notes=job.source.notes)
+    if job.request.verify and not problems:
         progress("measuring memory")
-        result.memory = memory_report(item.target, final, manifest)
+        result.memory = memory_report(job.target, final, manifest)
     return result
 
 
-def _verify(
-    request: ExportRequest,
-    item: ExportPlan,
+def verify(
+    job: Job,
+    quantized: QuantizedModel,
+    reference: CheckedReference,
     folder: Path,
     draft: Manifest,
-    source: Source,
-    quantized: QuantizedModel,
-    loops: list[int],
-    checked: CheckedReference,
     progress: Progress,
-) -> tuple[LoweringVerdict, Any]:
+) -> tuple[LoweringVerdict, ReferenceEntry]:
     """Gate 1 on the written files, and their distance to the golden reference."""
-    host = load_host(item.target)(folder, draft, request.threads)
+    options, loops = job.options, job.options.verified_loops()
+    host = load_host(job.target)(folder, draft, job.request.threads)
     budget = budget_name(draft.compute, draft.kv.dtype)
-    length = min(TEXT_TOKENS, draft.kv.context)
-    count = _texts(source, 8)
-    text = source.text("heldout", request.text, count * (length + 1))
-    verdict = lowering_gate(
-        host, quantized.model, text.windows(count, length), loops, budget, item.options.cache, progress
-    )
-    return verdict, checked.entry(artifact_distance(host, checked.reference, loops))
+    texts = windows_for(job.source, "heldout", job.request.text, 8, min(TEXT_TOKENS, draft.kv.context))
+    result = lowering_gate(host, quantized.model, texts, loops, budget, options.cache, progress)
+    return result, reference.entry(artifact_distance(host, reference.reference, loops))
 
 
-def _texts(source: Source, count: int) -> int:
-    parameters = sum(parameter.numel() for parameter in source.model.parameters())
-    return count if parameters < SMALL_MODEL else max(2, count // 4)
+def _add_golden(job: Job, quantized: QuantizedModel, folder: Path) -> None:
+    length = min(GOLDEN_TOKENS, quantized.model.config.context)
+    ids = job.source.text("heldout", least=length).ids[:length]
+    write_golden(quantized.model, ids, golden_loops(job.options), job.options.cache, folder / "golden.npz")
 
 
-def golden_loops(options: WriteOptions) -> list[int]:
-    """The loop counts of the self-test: every static one, or the least, the middle and the greatest."""
-    loops = options.verified_loops()
-    return loops if options.counts else sorted({loops[0], loops[len(loops) // 2], loops[-1]})
-
-
-def _write_golden(quantized: QuantizedModel, source: Source, chosen: list[int], cache: CacheSpec, path: Path) -> None:
-    """Inputs and expected logits of the last positions, for a self-test on the device: at most 2 MB."""
-    model = quantized.model
-    length = min(32, model.config.context)
-    rows = max(1, min(length, GOLDEN_BYTES // (len(chosen) * model.config.padded_vocab_size * 4 + 1)))
-    ids = source.text("heldout", least=length).ids[:length]
-    positions = torch.arange(length - rows, length)
-    arrays: dict[str, Any] = {"input_ids": ids.numpy(), "positions": positions.numpy()}
-    with torch.no_grad():
-        for count in chosen:
-            held = cache.make(model.config, count, length)
-            arrays[f"logits_{count}"] = model(ids[None], count, cache=held, positions=positions)[0].numpy()
-    with path.open("wb") as file:
-        np.savez(file, **arrays)
+@contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    seconds[step] = round(time.monotonic() - started, 2)

@@ -1,66 +1,78 @@
-"""What is asked for, and what it means: options checked and resolved before any work starts.
+"""What is asked for: every option of an export with its meaning, and the checks that need no open model.
 
-plans = [plan(request, source, recipe, target, group) for ...]
+    request = ExportRequest(target=["onnx"], loops=["dynamic"], quant="int8", out=Path("dist"))
+
+The fields are the options of the command: `export/cli` derives its signature from them, Optimum's plug-in and `bench`
+fill them in. Nothing here needs torch, so `--help` is fast.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Annotated
 
-from export.artifact.publish import check_output
-from export.source import Source
-from export.targets.registry import DYNAMIC, TARGETS, Loops, Target, WriteOptions
-from parcae_mobile.errors import ToolMissingError, UsageError
-from parcae_mobile.loops import KV_POLICIES
-from parcae_mobile.manifest import Compute, LoopForm
-from quantize.recipe import Recipe, plan_halves
+from annotated_doc import Doc
+
+from export.targets.registry import DYNAMIC, TARGETS, Loops, Target
+from parcae_mobile.errors import UsageError
 
 AUTO = "auto"
+MODEL_HELP = "Folder, hub id, or a shape with --random-weights."
+TOKENIZER_HELP = "File, folder or hub id; default the model's."
+CHECKPOINT_HELP = "One of a training run's: file, name or step; default the newest."
+THREADS_HELP = "Threads of torch and of the runtime; 0: the default."
 
 
-@dataclass
+@dataclass(frozen=True)
 class ExportRequest:
-    """What the command line asks for; see its options."""
+    """What one export is asked for; a field's name is its option's, its `Doc` the option's help."""
 
-    model: str | None = None
-    revision: str | None = None
-    tokenizer: str | None = None
-    checkpoint: str | None = None
-    random_weights: bool = False
-    seed: int = 0
-    targets: list[str] = field(default_factory=lambda: ["onnx"])
-    loops: list[str] = field(default_factory=lambda: [DYNAMIC])
-    max_loops: int = 16
-    loop_form: str | None = None
-    portable: bool = False
-    all_logits: bool = False
-    delegate: str | None = None
-    quant: str = "int4"
-    algorithm: str = "auto"
-    distill: int = 0
-    max_fallbacks: int = 0
-    compute: str | None = None
-    kv: str = "auto"
-    kv_dtype: str | None = None
-    context: int | None = None
-    out: Path = Path("dist")
-    force: bool = False
-    verify: bool = True
-    reference: Path | None = None
-    text: Path | None = None
-    calibration: Path | None = None
-    threads: int = 0
+    model: Annotated[str | None, Doc(MODEL_HELP)] = None
+    revision: Annotated[str | None, Doc("Revision of a hub id.")] = None
+    tokenizer: Annotated[str | None, Doc(TOKENIZER_HELP)] = None
+    checkpoint: Annotated[str | None, Doc(CHECKPOINT_HELP)] = None
+    random_weights: Annotated[bool, Doc("Draw seeded weights for a released shape.")] = False
+    seed: Annotated[int, Doc("Seed of random weights and algorithms.")] = 0
+    target: Annotated[list[str], Doc("onnx, executorch, coreml or all; may be repeated.")] = field(
+        default_factory=lambda: ["onnx"]
+    )
+    loops: Annotated[list[str], Doc("A loop count (may be repeated) or dynamic.")] = field(
+        default_factory=lambda: [DYNAMIC]
+    )
+    max_loops: Annotated[int, Doc("Most loops of a dynamic artifact.")] = 16
+    loop_form: Annotated[str | None, Doc("How the loop is composed.")] = None
+    portable: Annotated[bool, Doc("ONNX with standard operators only.")] = False
+    all_logits: Annotated[bool, Doc("Static ONNX: logits of all positions, not the last.")] = False
+    delegate: Annotated[str | None, Doc("ExecuTorch delegate: xnnpack; others say why not.")] = None
+    quant: Annotated[str, Doc("fp32, fp16, int8, int4, int4-small or a TOML file.")] = "int4"
+    algorithm: Annotated[str, Doc("auto, rtn, hqq or gptq; auto is gptq where there is text.")] = AUTO
+    distill: Annotated[int, Doc("Steps of training scales and norms against fp32.")] = 0
+    max_fallbacks: Annotated[int, Doc("Matrices that GPTQ may leave to rounding.")] = 0
+    compute: Annotated[str | None, Doc("What activations are computed in: fp32, fp16, int8.")] = None
+    kv: Annotated[str, Doc("KV cache policy; auto measures them.")] = AUTO
+    kv_dtype: Annotated[str | None, Doc("KV cache type.")] = None
+    context: Annotated[int | None, Doc("Most tokens; default the model's.")] = None
+    out: Annotated[Path, Doc("Folder that receives the artifact folder.")] = Path("dist")
+    force: Annotated[bool, Doc("Replace an existing artifact.")] = False
+    verify: Annotated[bool, Doc("Run the gates before publishing.")] = True
+    reference: Annotated[Path | None, Doc("Golden reference file.")] = None
+    text: Annotated[Path | None, Doc("Held-out UTF-8 text for the gates.")] = None
+    calibration: Annotated[Path | None, Doc("Calibration UTF-8 text.")] = None
+    threads: Annotated[int, Doc(THREADS_HELP)] = 0
 
 
-@dataclass
-class ExportPlan:
-    """One artifact to be made."""
-
-    target: Target
-    options: WriteOptions
-    final: Path
+def check_files_are_read(request: ExportRequest) -> None:
+    """Raise `UsageError` for a file that is given and that nothing would read."""
+    if not request.verify and request.reference is not None:
+        raise UsageError(
+            f"--reference {request.reference}: --no-verify compares with nothing; leave one of the two out"
+        )
+    if not request.verify and request.text is not None and request.kv != AUTO:
+        raise UsageError(
+            f"--text {request.text}: nothing reads it with --no-verify and --kv {request.kv}; "
+            "leave it or --no-verify out"
+        )
 
 
 def parse_loops(text: str, max_loops: int) -> Loops:
@@ -90,86 +102,3 @@ def group_loops(target: Target, asked: list[Loops]) -> list[tuple[Loops, ...]]:
     if not target.shares_static or len(static) < 2:
         return [(count,) for count in distinct]
     return [*((count,) for count in distinct if count == DYNAMIC), static]
-
-
-def plan(
-    request: ExportRequest, source: Source, recipe: Recipe, target: Target, group: tuple[Loops, ...]
-) -> ExportPlan:
-    """Resolve one artifact's options and check that its folder may be written.
-
-    Of several static loop counts in one folder the trained one, or else the greatest, is what stock clients find.
-    """
-    trained = source.model.config.mean_recurrence
-    loops = trained if trained in group else group[-1]
-    forms = target.forms(loops)
-    if not forms:
-        raise ToolMissingError(f"{target.name} with a static loop count is not built yet; use --loops dynamic")
-    check_flavour(request, target, loops)
-    if request.portable:
-        forms = tuple(form for form in forms if form != "scan")
-    form = request.loop_form or forms[0]
-    if form not in forms:
-        raise UsageError(f"--loop-form {form}: {target.name} with --loops {loops} has {', '.join(forms)}")
-    if recipe.has_palettes and not target.palettes:
-        raise UsageError(f"--quant {recipe.name}: {target.name} has no palettes, only integers with scales; use int4")
-    compute = request.compute or default_compute(target, recipe)
-    if compute not in target.computes:
-        raise UsageError(f"--compute {compute}: {target.name} has {', '.join(target.computes)}")
-    if request.kv != AUTO and request.kv not in KV_POLICIES:
-        raise UsageError(f"--kv {request.kv}: choose auto or one of {', '.join(KV_POLICIES)}")
-    if request.kv not in (AUTO, "full") and not target.shares_slots(form, request.portable):
-        flavour = f"portable {form}" if request.portable else form
-        raise ToolMissingError(f"--kv {request.kv} is not built for {target.name} ({flavour}); use full")
-    kv_dtype = request.kv_dtype or ("fp32" if request.portable else target.default_kv_dtype(compute))
-    if kv_dtype not in target.kv_dtypes:
-        raise ToolMissingError(f"--kv-dtype {kv_dtype}: {target.name} has {', '.join(target.kv_dtypes)}")
-    if (compute, kv_dtype) == ("fp16", "fp32"):
-        raise UsageError("--kv-dtype fp32: keys and values of --compute fp16 are fp16; use --kv-dtype fp16")
-    context = source.model.config.context if request.context is None else request.context
-    if not 1 <= context <= source.model.config.context:
-        raise UsageError(f"--context {context}: the model takes 1 to {source.model.config.context} tokens")
-    if not target.stores_fp16 and plan_halves(recipe, source.model):
-        raise UsageError(
-            f"--quant {recipe.name}: {target.name} stores float matrices as fp32, rounding them to fp16 would save "
-            "nothing; use --quant int8 or fp32 (in a recipe: bits = 32), or --target coreml"
-        )
-    if request.delegate is not None:
-        check_delegate(target, request.delegate)
-    label = "-".join(DYNAMIC if count == DYNAMIC else f"T{count}" for count in group)
-    flavour = "-portable" if request.portable else ""
-    final = request.out / f"{source.name}-{target.name}-{label}-{recipe.name}{flavour}"
-    check_output(final, request.force)
-    max_loops = request.max_loops if loops == DYNAMIC else int(group[-1])
-    policy = "full" if request.kv == AUTO else request.kv
-    options = WriteOptions(cast(LoopForm, form), loops, max_loops, context, cast(Compute, compute), policy, kv_dtype)
-    last_logits = (target.name, form) == ("onnx", "unrolled") and not request.all_logits
-    options = replace(options, portable=request.portable, last_logits=last_logits)
-    if len(group) > 1:
-        options = replace(options, counts=tuple(int(count) for count in group))
-    if source.tokenizer is not None:
-        options = replace(options, bos=source.tokenizer.bos, stops=source.tokenizer.stops)
-    return ExportPlan(target, options, final)
-
-
-def check_flavour(request: ExportRequest, target: Target, loops: Loops) -> None:
-    """Raise if `--portable` or `--all-logits` asks for what this target or form does not have."""
-    if request.portable and target.name != "onnx":
-        raise UsageError(f"--portable: only ONNX has a flavour without contrib operators, not {target.name}")
-    if request.portable and request.kv_dtype not in (None, "fp32"):
-        raise ToolMissingError(f"--kv-dtype {request.kv_dtype}: --portable has fp32; standard attention reads no other")
-    if request.all_logits and (target.name != "onnx" or loops == DYNAMIC):
-        raise UsageError("--all-logits is for static ONNX graphs (--loops 4); hosts of other forms say which they want")
-
-
-def check_delegate(target: Target, delegate: str) -> None:
-    """Raise if `--delegate` names what this target or its installed runtime cannot lower to."""
-    if target.name != "executorch":
-        raise UsageError(f"--delegate {delegate}: only ExecuTorch has delegates, not {target.name}")
-    from export.targets.executorch.writer import check_delegate as check
-
-    check(delegate)
-
-
-def default_compute(target: Target, recipe: Recipe) -> str:
-    """int8 activations where weights are integers and the target has kernels for it, else the target's first."""
-    return "int8" if recipe.rules and "int8" in target.computes else target.computes[0]

@@ -12,6 +12,7 @@ from .errors import UsageError
 LOOPS = (1, 2, 4, 8, 16)  # the loop counts at which a model or a dynamic artifact is judged
 # How many loops keep keys and values of their own; the later ones share a slot in which the last one's win.
 KV_POLICIES = {"full": None, "shared": 0, "first1+shared": 1, "first2+shared": 2}
+KV_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # of one number in a cache
 
 
 def policy_slots(policy: str, max_loops: int) -> int:

@@ -25,7 +25,7 @@ from .gptq import DAMPING, HessianError, quantize_gptq
 from .hessians import BYTES_AT_ONCE, collect_hessians, input_of, passes
 from .hqq import quantize_hqq
 from .palette_gptq import quantize_palette_gptq
-from .recipe import Recipe, Rule, plan
+from .recipe import Recipe, Rule, assign_rules
 
 ALGORITHMS = ("auto", "rtn", "hqq", "gptq")
 CALIBRATION_WINDOWS, CALIBRATION_LENGTH = 32, 256
@@ -53,7 +53,7 @@ def quantize_with(
     `calibration` (n, length) int64 windows of real text; `loops` of a calibration pass, see `calibration_loops`.
     `distill_windows`, of which training wants many more, are the calibration's where they are not given.
     Raises `UsageError` for an unknown algorithm or missing text, `GateError` for too many fall-backs,
-    `TensorValueError` for activations that are not finite, `RecipeError` as `plan` does.
+    `TensorValueError` for activations that are not finite, `RecipeError` as `assign_rules` does.
     """
     chosen = resolve(algorithm, calibration is not None)
     if chosen != "gptq":
@@ -138,7 +138,7 @@ def _with_gptq(
     most_bytes: int = BYTES_AT_ONCE,
 ) -> QuantizedModel:
     """As many passes over the text as the memory for Hessians asks for; each pass frees its own afterwards."""
-    chosen, parameters = plan(recipe, model), dict(model.named_parameters())
+    chosen, parameters = assign_rules(recipe, model), dict(model.named_parameters())
     fallbacks: dict[str, str] = {}
     algorithms: dict[str, str] = {}
     tensors: dict[str, Stored] = {}

@@ -1,9 +1,9 @@
 """A recipe applied to a model: quantized tensors, and an eager model that computes with exactly their values.
 
-    quantized = quantize_model(model, load_recipe("int4"))
-    logits = quantized.model(input_ids, loops=8)           # fp32 arithmetic on dequantized weights
-    quantized.tensors["transformer.wte.weight"].integers   # what every target stores
-    quantized.palettes["..."].indices                      # what Core ML stores where the recipe asks for palettes
+quantized = quantize_model(model, load_recipe("int4"))
+logits = quantized.model(input_ids, loops=8)           # fp32 arithmetic on dequantized weights
+quantized.tensors["transformer.wte.weight"].integers   # what every target stores
+quantized.palettes["..."].indices                      # what Core ML stores where the recipe asks for palettes
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from parcae_mobile.model import Parcae
 
 from .palette import PaletteTensor, quantize_palette
-from .recipe import Recipe, RecipeError, Rule, plan, plan_halves
+from .recipe import Recipe, RecipeError, Rule, assign_rules, half_matrices
 from .rtn import quantize_rtn
 from .tensor import QuantizedTensor
 
@@ -61,9 +61,9 @@ def quantize_model(
     """Quantize by the recipe; the given model is left alone, and unquantized tensors are shared with it.
 
     `quantizer(name, weight, rule, group_size)` makes one tensor (nearest values if not given);
-    `progress(name, done, total)` is called after each. Raises `RecipeError` as `plan` does.
+    `progress(name, done, total)` is called after each. Raises `RecipeError` as `assign_rules` does.
     """
-    chosen, halves = plan(recipe, model), plan_halves(recipe, model)
+    chosen, halves = assign_rules(recipe, model), half_matrices(recipe, model)
     tensors: dict[str, QuantizedTensor] = {}
     palettes: dict[str, PaletteTensor] = {}
     parameters = dict(model.named_parameters())

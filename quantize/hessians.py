@@ -1,6 +1,6 @@
 """Second moments of the inputs of a model's matrices over calibration text: sums of x x^T, with every loop counted.
 
-    hessians = collect_hessians(model, windows, plan(recipe, model), loops=8)
+    hessians = collect_hessians(model, windows, assign_rules(recipe, model), loops=8)
     hessians["transformer.core_block.0.mlp.fc.weight"]     # (columns, columns) fp32, summed over all 8 loops
 
 The recurrent block meets another distribution of states at each loop, so its sums run over all of them; `C`, the coda

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from .palette import palette_bytes
-from .recipe import Recipe, plan, plan_halves
+from .recipe import Recipe, assign_rules, half_matrices
 from .tensor import stored_bytes
 
 PREFIXES = {
@@ -50,8 +50,8 @@ class PlannedTensor:
 
 
 def plan_table(recipe: Recipe, model: nn.Module) -> list[PlannedTensor]:
-    """A row for each parameter in the model's order. Raises `RecipeError` as `plan` does."""
-    chosen, halves, rows = plan(recipe, model), set(plan_halves(recipe, model)), []
+    """A row for each parameter in the model's order. Raises `RecipeError` as `assign_rules` does."""
+    chosen, halves, rows = assign_rules(recipe, model), set(half_matrices(recipe, model)), []
     for name, parameter in model.named_parameters():
         shape, count, rule = tuple(parameter.shape), parameter.numel(), chosen.get(name)
         part = component(name)

@@ -142,13 +142,13 @@ def parse_recipe(text: str, source: str) -> Recipe:
     return Recipe(name, parsed, Budget(float(budget["kl"]), float(budget["top1"])), **flags)
 
 
-def plan(recipe: Recipe, model: nn.Module) -> dict[str, Rule]:
+def assign_rules(recipe: Recipe, model: nn.Module) -> dict[str, Rule]:
     """Which parameters the recipe quantizes and how, in the model's order. Raises `RecipeError` for a forbidden one."""
     return {name: rule for name, rule in _touched(recipe, model).items() if rule.bits < 16}
 
 
-def plan_halves(recipe: Recipe, model: nn.Module) -> list[str]:
-    """The parameters whose values the recipe rounds to fp16. Raises `RecipeError` as `plan` does."""
+def half_matrices(recipe: Recipe, model: nn.Module) -> list[str]:
+    """The parameters whose values the recipe rounds to fp16. Raises `RecipeError` as `assign_rules` does."""
     return [name for name, rule in _touched(recipe, model).items() if rule.bits == 16]
 
 

@@ -12,6 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = ("parcae_mobile", "quantize", "export")
+# The rooms of export/, lowest first: a file imports from its own room and from those below.
+ROOMS = (
+    *("stages", "source", "texts", "targets", "kv", "request", "job", "artifact", "gates", "run", "report"),
+    *("pipeline", "optimum_plugin", "bench", "cli"),
+)
 HEAVY = {
     "onnx": ("export/targets/onnx/", "export/bench/"),
     "onnxruntime": ("export/targets/onnx/runtime/", "export/bench/"),
@@ -49,6 +54,71 @@ def test_imports_flow_one_way(package: str) -> None:
         if name.split(".")[0] in above
     ]
     assert modules(package) and not upward
+
+
+def needed(path: Path) -> set[str]:
+    """The project's own modules that a file imports when it runs: what only types need is left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    package = path.relative_to(ROOT).parts[:-1]
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return {name for name in names if name.split(".")[0] in LAYERS}
+
+
+def test_the_rooms_of_export_are_used_from_above_only() -> None:
+    places = {name: place for place, name in enumerate(ROOMS)}
+    upward = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules("export")
+        if path.parent != ROOT / "export" or path.stem != "__init__"
+        for name in sorted(needed(path))
+        if name.startswith("export.")
+        and places[name.split(".")[1]] > places[path.relative_to(ROOT / "export").with_suffix("").parts[0]]
+    ]
+    assert not upward
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path for package in LAYERS for path in modules(package)
+    }
+    uses = {name: needed(path) & set(paths) - {name} for name, path in paths.items()}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail[trail.index(name) :], name))
+        if name not in done:
+            for used in sorted(uses[name]):
+                visit(used, (*trail, name))
+            done.add(name)
+
+    for name in uses:
+        visit(name, ())
+
+
+def test_no_room_of_export_is_crowded() -> None:
+    crowded = {
+        str(folder.relative_to(ROOT)): count
+        for folder in sorted({path.parent for path in modules("export")})
+        if (count := sum(path.stem != "__init__" for path in folder.glob("*.py"))) > 12
+    }
+    assert not crowded
+
+
+def test_help_is_shown_without_loading_torch() -> None:
+    code = "import sys; sys.argv[1:] = ['--help']; import export.cli.main as m\n"
+    code += "try: m.main()\nexcept SystemExit: print('loaded', 'torch' in sys.modules, 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "--max-loops" in done.stdout and done.stdout.splitlines()[-1] == "loaded False False"
 
 
 @pytest.mark.parametrize("library", HEAVY)

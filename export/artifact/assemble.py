@@ -1,15 +1,18 @@
-"""A manifest from what is known about an artifact: geometry, cache contract, quantization table, versions."""
+"""A manifest from what is known about an artifact: geometry, cache contract, quantization table, versions.
+
+The schema, and with it what an artifact may contain, is `parcae_mobile/manifest.py`.
+"""
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast
 
-from export.kv.choice import PolicyChoice
-from export.source import Source
+from export.job import Job
 from export.targets.host import CacheGeometry
-from export.targets.registry import DYNAMIC, Target, WriteOptions
+from export.targets.registry import DYNAMIC
 from export.targets.runtimes import least_runtimes
+from parcae_mobile.loops import KV_BYTES
 from parcae_mobile.manifest import (
     KV,
     Certificate,
@@ -22,7 +25,6 @@ from parcae_mobile.manifest import (
 )
 from quantize.apply import QuantizedModel
 
-KV_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # of one number in a cache
 PROMISES = {
     "fp32": "token parity: fp32 arithmetic gives the same greedy tokens on every CPU",
     "fp16": "agreement is a rate: activations are fp16",
@@ -33,32 +35,18 @@ FUSED = ", in onnxruntime with session.qdq_matmulnbits_accuracy_level 1"  # it r
 
 
 def assemble(
-    source: Source,
+    job: Job,
     quantized: QuantizedModel,
-    target: Target,
-    options: WriteOptions,
     signature: dict[str, Signature],
     certificate: Certificate,
     compression: Verdict,
-    choice: PolicyChoice | None,
 ) -> Manifest:
     """The manifest before the gates ran and the files were hashed; those fields are filled in afterwards."""
-    config = source.model.config
+    source, target, options, config = job.source, job.target, job.options, job.source.model.config
     geometry = CacheGeometry.of(config, options.max_loops, options.context, options.kv_policy)
-    item = KV_BYTES[options.kv_dtype]
-    per_token = {str(count): geometry.bytes_per_token(count, item) for count in options.verified_loops()}
-    table = {
-        name: QuantEntry(bits=t.bits, group_size=t.group_size, symmetric=t.symmetric, shape=list(t.shape))
-        for name, t in quantized.tensors.items()
-    }
-    for name, palette in quantized.palettes.items():
-        rows = palette.rows_per_palette
-        shape = list(palette.shape)
-        table[name] = QuantEntry(bits=palette.bits, group_size=0, symmetric=False, shape=shape, palette_rows=rows)
-    stored = sum(tensor.nbytes for tensor in quantized.stored.values())
-    stored += sum(p.numel() * 4 for name, p in source.model.named_parameters() if name not in quantized.stored)
+    quantization = _quantization(job, quantized)
+    fused = FUSED if options.portable and options.compute == "fp32" and quantization.tensors else ""
     floors = least_runtimes(target.name, options.portable, options.kv_dtype)
-    typical = min(config.mean_recurrence, options.max_loops)
     return Manifest(
         artifact="draft",
         model=source.name,
@@ -72,7 +60,7 @@ def assemble(
         last_logits=options.last_logits,
         graphs={str(count): name for count, name in options.graphs.items()},
         compute=options.compute,
-        promise=PROMISES[options.compute] + (FUSED if options.portable and options.compute == "fp32" and table else ""),
+        promise=PROMISES[options.compute] + fused,
         geometry=Geometry(
             layers=geometry.layers,
             heads=geometry.heads,
@@ -86,30 +74,60 @@ def assemble(
         bos=None if source.tokenizer is None else source.tokenizer.bos,
         eos=None if source.tokenizer is None else source.tokenizer.eos,
         stops=[] if source.tokenizer is None else list(source.tokenizer.stops),
-        kv=KV(
-            policy=cast(Any, options.kv_policy),
-            dtype=options.kv_dtype,
-            bytes_per_token=per_token,
-            context=geometry.context,
-            measured={} if choice is None else {name: cost.to_dict() for name, cost in choice.measured.items()},
-            measured_at_loops=None if choice is None else choice.loops,
-        ),
-        quantization=Quantization(
-            recipe=quantized.recipe.name,
-            algorithm=quantized.algorithm if table else "none",
-            tensors=table,
-            notes=[*quantized.notes, *([target.layout] if table and target.layout and not options.portable else [])],
-        ),
+        kv=_cache(job, geometry),
+        quantization=quantization,
         certificate=certificate,
         lowering=Verdict(passed=None, by_loops={}),
         compression=compression,
         reference=None,
         verified_by="not verified",
-        memory_bytes=stored + geometry.bytes_per_token(typical, item) * geometry.context,
+        memory_bytes=_memory_bytes(job, quantized, geometry),
         minimum_runtime={name: floor.version for name, floor in floors.items()},
         tools={package: _version(package) for package in ("parcae-mobile", *target.packages)},
         files={},
     )
+
+
+def _cache(job: Job, geometry: CacheGeometry) -> KV:
+    """The cache's contract, and what `--kv auto` measured."""
+    options, choice = job.options, job.kv_choice
+    item = KV_BYTES[options.kv_dtype]
+    return KV(
+        policy=cast(Any, options.kv_policy),
+        dtype=options.kv_dtype,
+        bytes_per_token={str(count): geometry.bytes_per_token(count, item) for count in options.verified_loops()},
+        context=geometry.context,
+        measured={} if choice is None else {name: cost.to_dict() for name, cost in choice.measured.items()},
+        measured_at_loops=None if choice is None else choice.loops,
+    )
+
+
+def _quantization(job: Job, quantized: QuantizedModel) -> Quantization:
+    """How each matrix is stored."""
+    table = {
+        name: QuantEntry(bits=t.bits, group_size=t.group_size, symmetric=t.symmetric, shape=list(t.shape))
+        for name, t in quantized.tensors.items()
+    }
+    for name, palette in quantized.palettes.items():
+        rows = palette.rows_per_palette
+        shape = list(palette.shape)
+        table[name] = QuantEntry(bits=palette.bits, group_size=0, symmetric=False, shape=shape, palette_rows=rows)
+    layout = [job.target.layout] if table and job.target.layout and not job.options.portable else []
+    return Quantization(
+        recipe=quantized.recipe.name,
+        algorithm=quantized.algorithm if table else "none",
+        tensors=table,
+        notes=[*quantized.notes, *layout],
+    )
+
+
+def _memory_bytes(job: Job, quantized: QuantizedModel, geometry: CacheGeometry) -> int:
+    """Weights, and a full cache at the trained loop count."""
+    model, options = job.source.model, job.options
+    weights = sum(tensor.nbytes for tensor in quantized.stored.values())
+    weights += sum(p.numel() * 4 for name, p in model.named_parameters() if name not in quantized.stored)
+    typical = min(model.config.mean_recurrence, options.max_loops)
+    return weights + geometry.bytes_per_token(typical, KV_BYTES[options.kv_dtype]) * geometry.context
 
 
 def _version(package: str) -> str:

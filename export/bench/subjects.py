@@ -93,7 +93,7 @@ def _make(
     request = ExportRequest(
         model=wanted.model,
         random_weights=wanted.random_weights,
-        targets=[target],
+        target=[target],
         loops=[str(count) for count in wanted.loops] if static else ["dynamic"],
         max_loops=max(16, *wanted.loops),
         loop_form=form,

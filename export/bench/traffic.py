@@ -19,11 +19,11 @@ import numpy as np
 
 from export.bench.runners import BASELINES, plain_manifest
 from export.targets.host import CacheGeometry
+from parcae_mobile.loops import KV_BYTES
 
 if TYPE_CHECKING:
     from onnx import GraphProto
 
-ITEM = {"fp32": 4, "fp16": 2, "int8": 1}
 NOT_MODEL = ("golden.npz", "tokenizer.json", "tokenizer_config.json", "manifest.json", "config.json")
 ROW_LOOKUPS = ("Gather", "GatherND", "GatherBlockQuantized", "GroupQueryAttention", "RotaryEmbedding", "Slice")
 VIEWS = ("Transpose", "Identity", "Cast", "Reshape", "DequantizeLinear", "Unsqueeze")
@@ -45,14 +45,18 @@ def _model_files(folder: Path) -> list[Path]:
 
 def cache_bytes(geometry: CacheGeometry, loops: int, context: int, dtype: str) -> int:
     """Bytes of keys and values of `context` tokens that a conversation at `loops` loops holds."""
-    return geometry.bytes_per_token(loops, ITEM[dtype]) * context
+    return geometry.bytes_per_token(loops, KV_BYTES[dtype]) * context
 
 
 def cache_touched(geometry: CacheGeometry, loops: int, context: int, dtype: str) -> int:
     """Bytes of keys and values that one token reads: a slot that loops share is read by each of them."""
     sizes = {stage: 2 * geometry.heads[stage] * geometry.head_size[stage] for stage in geometry.layers}
     passes = {"prelude": 1, "core_block": loops, "coda": 1}
-    return sum(count * passes[stage] * sizes[stage] for stage, count in geometry.layers.items()) * ITEM[dtype] * context
+    return (
+        sum(count * passes[stage] * sizes[stage] for stage, count in geometry.layers.items())
+        * KV_BYTES[dtype]
+        * context
+    )
 
 
 def touched_weights(kind: str, folder: Path, loops: int) -> int | None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 from rich.console import Console
 
+from export.request import CHECKPOINT_HELP, MODEL_HELP, THREADS_HELP, TOKENIZER_HELP
 from parcae_mobile.errors import UsageError
 
 app = typer.Typer(
@@ -23,13 +26,38 @@ app = typer.Typer(
 out = Console(width=None if sys.stdout.isatty() else 120)
 err = Console(stderr=True)
 
-Model = Annotated[str | None, typer.Option("--model", help="Folder, hub id, or a shape with --random-weights.")]
-Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="File, folder or hub id; default the model's.")]
-Checkpoint = Annotated[
-    str | None, typer.Option("--checkpoint", help="One of a training run's: file, name or step; default the newest.")
-]
+Model = Annotated[str | None, typer.Option("--model", help=MODEL_HELP)]
+Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help=TOKENIZER_HELP)]
+Checkpoint = Annotated[str | None, typer.Option("--checkpoint", help=CHECKPOINT_HELP)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-Threads = Annotated[int, typer.Option("--threads", help="Threads of torch and of the runtime; 0: the default.")]
+Threads = Annotated[int, typer.Option("--threads", help=THREADS_HELP)]
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def options_of(record: type) -> Callable[[Command], Command]:
+    """Give a command an option for each field of a dataclass, in the place of its `**options`.
+
+    A field is `Annotated[type, Doc(help)]`; its name and default are the option's. So an option is spelled once, and
+    `record(**options)` is what was asked for.
+    """
+    derived = []
+    hints = get_type_hints(record, include_extras=True)
+    for field in fields(record):
+        kind, doc = get_args(hints[field.name])
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        option = Annotated[kind, typer.Option(help=doc.documentation)]  # type: ignore[valid-type]
+        derived.append(
+            inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option)
+        )
+
+    def decorate(command: Command) -> Command:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())
+        first = [parameter for parameter in own if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+        last = [parameter for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
+        command.__signature__ = inspect.Signature([*first, *derived, *last])  # type: ignore[attr-defined]
+        return command
+
+    return decorate
 
 
 def set_threads(threads: int) -> None:

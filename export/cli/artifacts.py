@@ -17,8 +17,8 @@ def verify(
     artifact: Annotated[Path, typer.Argument(help="Artifact folder.")], threads: Threads = 0, as_json: Json = False
 ) -> None:
     """Check an artifact folder: files, checksums, certificate, and a self-test on this machine."""
+    from export.artifact.describe import describe
     from export.gates.verify import verify_artifact
-    from export.pipeline import describe
 
     set_threads(threads)
     report = verify_artifact(artifact, threads)
@@ -45,7 +45,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Say what a model or an artifact is, what a recipe would make of it, and why the injection is left alone."""
-    from export.pipeline import describe
+    from export.artifact.describe import describe
     from export.report.facts import describe_model, held_out
     from export.report.terminal import print_artifact, print_injection, print_model, print_plan
     from export.source import open_source

@@ -71,9 +71,9 @@ def kv_policies(
     """Measure KV policies by the pieces in which a text is given, against the whole text without a cache."""
     from export.kv.scales import measure_scales
     from export.kv.study import SKIPPED, study_cache
-    from export.pipeline import calibration_windows
     from export.report.loops import print_study
     from export.source import open_source
+    from export.texts import calibration_windows
 
     set_threads(threads)
     check_loops(loops)

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from export.cli.app import Checkpoint, Json, Model, Tokenizer, app, out, print_json, progress_line
-from parcae_mobile.checkpoint import convert as convert_checkpoint
 from parcae_mobile.errors import UsageError
 
 QUANTS = ("int8", "int4", "int4-small")
@@ -79,10 +78,10 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Measure recipes side by side: bytes and distance from fp32 on held-out text."""
-    from export.pipeline import calibration_windows
     from export.report.facts import held_out
     from export.report.terminal import print_points
     from export.source import open_source
+    from export.texts import calibration_windows
     from quantize.comparison import compare_recipes, plot_recipes
     from quantize.recipe import load_recipe
 
@@ -115,6 +114,7 @@ def convert(
     checkpoint: Checkpoint = None,
 ) -> None:
     """Write a checkpoint as safetensors, with its tokenizer, and read it back."""
+    from parcae_mobile.checkpoint import convert as convert_checkpoint
     from parcae_mobile.checkpoint import find_folder
 
     hub_id = None if Path(source).is_dir() else source

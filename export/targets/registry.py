@@ -115,6 +115,10 @@ class Target:
     stores_fp16: bool = True  # whether a matrix that a recipe rounds to fp16 takes fewer bytes
     memory_module: str | None = None  # its `report(folder, manifest)` gives rows of resident bytes by loop count
     palettes: bool = False  # matrices as indices into tables of values
+    portable_forms: tuple[LoopForm, ...] = ()  # forms that exist without the runtime's own operators (`--portable`)
+    portable_shared_kv_forms: tuple[LoopForm, ...] = ()  # those of them whose loops can share a cache slot
+    last_logits_forms: tuple[LoopForm, ...] = ()  # forms that give the last position's logits alone by default
+    delegate_module: str | None = None  # its `check_delegate(name)` raises for a delegate that cannot be lowered to
     shares_static: bool = False  # static loop counts are small graphs over one weights file, and go into one folder
 
     def default_kv_dtype(self, compute: Compute | str) -> str:
@@ -122,8 +126,8 @@ class Target:
         return "fp32" if compute == "fp32" and "fp32" in self.kv_dtypes else self.kv_dtypes[0]
 
     def shares_slots(self, form: LoopForm | str, portable: bool) -> bool:
-        """Whether loops can share a cache slot; the portable unrolled graph scans over theirs."""
-        return form in self.shared_kv_forms and not (portable and form == "unrolled")
+        """Whether loops can share a cache slot."""
+        return form in (self.portable_shared_kv_forms if portable else self.shared_kv_forms)
 
     def forms(self, loops: Loops) -> tuple[LoopForm, ...]:
         return self.dynamic_forms if loops == DYNAMIC else self.static_forms
@@ -146,6 +150,9 @@ TARGETS = {
             host_runtime="onnxruntime",
             layout="queries and keys of one format lie in one initializer, keys' rows last: c_q.weight+c_k.weight",
             shares_static=True,
+            portable_forms=("stages", "unrolled"),
+            portable_shared_kv_forms=("stages",),  # the portable unrolled graph scans over its slots
+            last_logits_forms=("unrolled",),
         ),
         Target(
             name="executorch",
@@ -161,6 +168,7 @@ TARGETS = {
             host_runtime="executorch",
             stores_fp16=False,
             memory_module="export.targets.executorch.memory",
+            delegate_module="export.targets.executorch.writer",
         ),
         Target(
             name="coreml",
@@ -195,6 +203,13 @@ def load_target(target: Target) -> TargetModule:
 def load_host(target: Target) -> OpenHost:
     """The function that opens a target's artifacts on this machine. Raises as `load_target` does."""
     return cast("OpenHost", _import(target, target.host_module).open_host)
+
+
+def check_delegate(target: Target, delegate: str) -> None:
+    """Raise if `--delegate` names what this target or its installed runtime cannot lower to."""
+    if target.delegate_module is None:
+        raise UsageError(f"--delegate {delegate}: only ExecuTorch has delegates, not {target.name}")
+    _import(target, target.delegate_module).check_delegate(delegate)
 
 
 def memory_report(target: Target, folder: Path, manifest: Manifest) -> list[dict[str, Any]]:

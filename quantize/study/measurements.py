@@ -23,7 +23,7 @@ from ..gptq import quantize_gptq
 from ..guard import injection_report, max_decay
 from ..hessians import collect_hessians
 from ..planning import plan_table, total_bytes
-from ..recipe import Rule, load_recipe, plan
+from ..recipe import Rule, assign_rules, load_recipe
 from ..rtn import SHRINKS
 from ..tensor import integer_range
 from .bench import LENGTH, LOOPS, Bench, asymmetric, injection_kept, spread
@@ -75,7 +75,7 @@ def loops(bench: Bench) -> str:
     recipe, found = load_recipe("int4"), dict[tuple[str, str], list[Distance]]()
     for draw in DRAWS:
         for hessian, counted in (("first loop", (1,)), ("all loops", None)):
-            names = plan(recipe, bench.model)
+            names = assign_rules(recipe, bench.model)
             hessians = collect_hessians(bench.model, bench.calibration(draw), names, counted=counted)
             for kind, chosen in (("symmetric", recipe), ("asymmetric", asymmetric(recipe))):
                 distance = bench.quantize(chosen, gptq_quantizer(bench.model, hessians, {}, {}))
@@ -89,7 +89,7 @@ def tied(bench: Bench) -> str:
     """The token table at int4, which is also the head: rounded, or by GPTQ with more or less of the identity."""
     recipe, found = load_recipe("int4-small"), dict[str, list[Distance]]()
     for draw in DRAWS:
-        hessians = collect_hessians(bench.model, bench.calibration(draw), plan(recipe, bench.model))
+        hessians = collect_hessians(bench.model, bench.calibration(draw), assign_rules(recipe, bench.model))
         others = gptq_quantizer(bench.model, hessians, {}, {})
         for damping in (None, 0.01, 0.1, 1.0):
             name = "rounded" if damping is None else f"GPTQ, damping {damping}"
@@ -128,7 +128,7 @@ def grid(bench: Bench) -> str:
     for name in ("int8", "int4", "int4-small"):
         recipe = load_recipe(name)
         floats = {}
-        for parameter, rule in plan(recipe, bench.model).items():
+        for parameter, rule in assign_rules(recipe, bench.model).items():
             weight = weights[parameter]
             floats[parameter] = with_free_scales(weight, rule.bits, rule.groups_for(parameter, weight.shape[1]))
         free, held = bench.distance(with_tensors(bench.model, {}, floats)), bench.quantize(recipe, rtn)
@@ -207,7 +207,7 @@ def mixes(bench: Bench) -> str:
     """int4 with some matrices at 8 bits or in smaller groups, and the bytes of each at the 140M shape."""
     base, rows = load_recipe("int4"), []
     plain = replace(base, rules=tuple(rule for rule in base.rules if ".attn." not in rule.match))
-    hessians = collect_hessians(bench.model, bench.calibration(), plan(base, bench.model))
+    hessians = collect_hessians(bench.model, bench.calibration(), assign_rules(base, bench.model))
     with torch.device("meta"):
         large = Parcae(released_config("parcae-140m"))
     for name, patterns, bits, group in MIXES:

@@ -16,7 +16,17 @@ from parcae_mobile import Parcae, released_config
 from parcae_mobile.errors import UsageError
 from quantize.apply import quantize_model
 from quantize.planning import bytes_by_component, plan_table, total_bytes
-from quantize.recipe import PRESETS, Budget, Recipe, RecipeError, Rule, load_recipe, parse_recipe, plan, plan_halves
+from quantize.recipe import (
+    PRESETS,
+    Budget,
+    Recipe,
+    RecipeError,
+    Rule,
+    assign_rules,
+    half_matrices,
+    load_recipe,
+    parse_recipe,
+)
 
 START = "budget = { kl = 0.1, top1 = 0.5 }\n"
 
@@ -28,7 +38,7 @@ def rules(*lines: str) -> str:
 def test_the_first_matching_rule_wins(small: Callable[..., Parcae]) -> None:
     second = 'match="transformer.prelude.*"\nbits=4\ngroup_size=16'
     recipe = parse_recipe(rules('match="*.fc.weight"\nbits=8', second), "r")
-    chosen = plan(recipe, small())
+    chosen = assign_rules(recipe, small())
     assert chosen["transformer.prelude.0.mlp.fc.weight"].bits == 8
     assert chosen["transformer.prelude.0.mlp.proj.weight"].bits == 4
     assert "transformer.C.weight" not in chosen
@@ -78,20 +88,20 @@ def test_a_rule_on_the_poles_is_an_error_whatever_is_allowed(
 ) -> None:
     text = "quantize_injection_matrix = true\n" + rules(f'match="transformer.adapter.{name}"\nbits={bits}')
     with pytest.raises(RecipeError, match=f"touches transformer.adapter.{name}, which sets the loop's stability"):
-        plan(parse_recipe(text, "mine"), small())
+        assign_rules(parse_recipe(text, "mine"), small())
 
 
 def test_the_injection_matrix_needs_permission(small: Callable[..., Parcae]) -> None:
     text = rules('match="*.adapter.B"\nbits=8')
     with pytest.raises(RecipeError, match="touches transformer.adapter.B; set quantize_injection_matrix = true"):
-        plan(parse_recipe(text, "mine"), small())
-    allowed = plan(parse_recipe("quantize_injection_matrix = true\n" + text, "mine"), small())
+        assign_rules(parse_recipe(text, "mine"), small())
+    allowed = assign_rules(parse_recipe("quantize_injection_matrix = true\n" + text, "mine"), small())
     assert list(allowed) == ["transformer.adapter.B"]
 
 
 def test_a_group_that_does_not_divide_names_the_matrix(small: Callable[..., Parcae]) -> None:
     with pytest.raises(RecipeError, match="transformer.C.weight: group size 5 does not divide its 32 columns"):
-        plan(parse_recipe(rules('match="transformer.C.weight"\nbits=4\ngroup_size=5'), "mine"), small())
+        assign_rules(parse_recipe(rules('match="transformer.C.weight"\nbits=4\ngroup_size=5'), "mine"), small())
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -115,7 +125,7 @@ def test_sixteen_bits_round_to_values_that_fp16_holds(small: Callable[..., Parca
     halved = quantize_model(model, load_recipe("fp16"))
     weight = halved.model.transformer["C"].weight
     assert torch.equal(weight.half().float(), weight) and not torch.equal(weight, model.transformer["C"].weight)
-    assert "transformer.C.weight" in plan_halves(load_recipe("fp16"), model) and not halved.tensors
+    assert "transformer.C.weight" in half_matrices(load_recipe("fp16"), model) and not halved.tensors
     model.transformer["C"].weight[0, 0] = 1e5
     with pytest.raises(RecipeError, match="transformer.C.weight: holds values beyond fp16's range"):
         quantize_model(model, load_recipe("fp16"))

@@ -1,0 +1,161 @@
+"""One artifact to be made: a request resolved for one target, everything that decides the artifact's bytes.
+
+    job = resolve(request, source, recipe, target, group)  # raises before any work starts
+    job = settle_cache(job, progress)                      # `--kv auto` measured, scales of an int8 cache
+
+A job is never changed: what is measured for it gives a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from export.kv.choice import JUDGED_LOOPS, LENGTH, WINDOWS, PolicyChoice, choose_policy
+from export.kv.scales import measure_scales
+from export.request import AUTO, ExportRequest
+from export.source import Source
+from export.targets.registry import DYNAMIC, TARGETS, Loops, Target, WriteOptions, check_delegate
+from export.texts import windows_for
+from parcae_mobile.errors import ToolMissingError, UsageError
+from parcae_mobile.loops import KV_BYTES, KV_POLICIES
+from parcae_mobile.manifest import Compute, LoopForm
+from quantize.recipe import Recipe, half_matrices
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One artifact to be made. `kv_choice` is there where `--kv auto` measured the policies."""
+
+    request: ExportRequest
+    source: Source
+    target: Target
+    options: WriteOptions
+    final: Path
+    kv_choice: PolicyChoice | None = None
+
+
+def resolve(request: ExportRequest, source: Source, recipe: Recipe, target: Target, group: tuple[Loops, ...]) -> Job:
+    """Resolve one artifact's options. Raises `UsageError` and `ToolMissingError` for what the target does not have.
+
+    Of several static loop counts in one folder the trained one, or else the greatest, is what stock clients find.
+    """
+    trained = source.model.config.mean_recurrence
+    loops = trained if trained in group else group[-1]
+    _check_flavour(request, target, loops)
+    form = _loop_form(request, target, loops)
+    _check_recipe(recipe, source, target)
+    compute = request.compute or default_compute(target, recipe)
+    if compute not in target.computes:
+        raise UsageError(f"--compute {compute}: {target.name} has {', '.join(target.computes)}")
+    _check_policy(request, target, form)
+    tokenizer = source.tokenizer
+    options = WriteOptions(
+        loop_form=form,
+        loops=loops,
+        max_loops=request.max_loops if loops == DYNAMIC else int(group[-1]),
+        context=_context(request, source),
+        compute=cast(Compute, compute),
+        kv_policy="full" if request.kv == AUTO else request.kv,
+        kv_dtype=_kv_dtype(request, target, compute),
+        bos=None if tokenizer is None else tokenizer.bos,
+        stops=() if tokenizer is None else tokenizer.stops,
+        portable=request.portable,
+        last_logits=form in target.last_logits_forms and not request.all_logits,
+        counts=tuple(int(count) for count in group) if len(group) > 1 else (),
+    )
+    if request.delegate is not None:
+        check_delegate(target, request.delegate)
+    label = "-".join(DYNAMIC if count == DYNAMIC else f"T{count}" for count in group)
+    flavour = "-portable" if request.portable else ""
+    final = request.out / f"{source.name}-{target.name}-{label}-{recipe.name}{flavour}"
+    return Job(request, source, target, options, final)
+
+
+def default_compute(target: Target, recipe: Recipe) -> str:
+    """int8 activations where weights are integers and the target has kernels for it, else the target's first."""
+    return "int8" if recipe.rules and "int8" in target.computes else target.computes[0]
+
+
+def settle_cache(job: Job, progress: Progress) -> Job:
+    """The job with the KV policy that `--kv auto` chooses for this model, and with the scales of an int8 cache."""
+    request, source, options, choice = job.request, job.source, job.options, None
+    may_share = job.target.shares_slots(options.loop_form, options.portable)
+    if request.kv == AUTO and may_share and source.real:
+        progress("measuring KV policies")
+        length = min(LENGTH, source.model.config.context, options.context) - 1
+        windows = source.text("heldout", request.text).windows(WINDOWS, length)
+        size = KV_BYTES[options.kv_dtype]
+        choice = choose_policy(source.model, windows, options.max_loops, options.context, size)
+        options = replace(options, kv_policy=choice.policy)
+    if options.kv_dtype == "int8":
+        progress("measuring KV scales")
+        length = min(LENGTH, source.model.config.context) - 1
+        windows = windows_for(source, "calibration", request.calibration, WINDOWS, length)
+        options = replace(
+            options, kv_scales=measure_scales(source.model, windows, min(JUDGED_LOOPS, options.max_loops))
+        )
+    return replace(job, options=options, kv_choice=choice)
+
+
+def _loop_form(request: ExportRequest, target: Target, loops: Loops) -> LoopForm:
+    forms = target.forms(loops)
+    if not forms:
+        raise ToolMissingError(f"{target.name} with a static loop count is not built yet; use --loops dynamic")
+    if request.portable:
+        forms = tuple(form for form in forms if form in target.portable_forms)
+    form = request.loop_form or forms[0]
+    if form not in forms:
+        raise UsageError(f"--loop-form {form}: {target.name} with --loops {loops} has {', '.join(forms)}")
+    return cast(LoopForm, form)
+
+
+def _check_flavour(request: ExportRequest, target: Target, loops: Loops) -> None:
+    """Raise if `--portable` or `--all-logits` asks for what this target or form does not have."""
+    if request.portable and not target.portable_forms:
+        others = ", ".join(name for name, other in TARGETS.items() if other.portable_forms)
+        raise UsageError(f"--portable: only {others} has a flavour without contrib operators, not {target.name}")
+    if request.portable and request.kv_dtype not in (None, "fp32"):
+        raise ToolMissingError(f"--kv-dtype {request.kv_dtype}: --portable has fp32; standard attention reads no other")
+    if request.all_logits and not set(target.forms(loops)) & set(target.last_logits_forms):
+        raise UsageError("--all-logits is for static ONNX graphs (--loops 4); hosts of other forms say which they want")
+
+
+def _check_recipe(recipe: Recipe, source: Source, target: Target) -> None:
+    """Raise if the target cannot hold what the recipe makes, or if that would save nothing there."""
+    if recipe.has_palettes and not target.palettes:
+        raise UsageError(f"--quant {recipe.name}: {target.name} has no palettes, only integers with scales; use int4")
+    if not target.stores_fp16 and half_matrices(recipe, source.model):
+        raise UsageError(
+            f"--quant {recipe.name}: {target.name} stores float matrices as fp32, rounding them to fp16 would save "
+            "nothing; use --quant int8 or fp32 (in a recipe: bits = 32), or --target coreml"
+        )
+
+
+def _check_policy(request: ExportRequest, target: Target, form: str) -> None:
+    if request.kv != AUTO and request.kv not in KV_POLICIES:
+        raise UsageError(f"--kv {request.kv}: choose auto or one of {', '.join(KV_POLICIES)}")
+    if request.kv not in (AUTO, "full") and not target.shares_slots(form, request.portable):
+        flavour = f"portable {form}" if request.portable else form
+        raise ToolMissingError(f"--kv {request.kv} is not built for {target.name} ({flavour}); use full")
+
+
+def _kv_dtype(request: ExportRequest, target: Target, compute: str) -> str:
+    kv_dtype = request.kv_dtype or ("fp32" if request.portable else target.default_kv_dtype(compute))
+    if kv_dtype not in target.kv_dtypes:
+        raise ToolMissingError(f"--kv-dtype {kv_dtype}: {target.name} has {', '.join(target.kv_dtypes)}")
+    if (compute, kv_dtype) == ("fp16", "fp32"):
+        raise UsageError("--kv-dtype fp32: keys and values of --compute fp16 are fp16; use --kv-dtype fp16")
+    return kv_dtype
+
+
+def _context(request: ExportRequest, source: Source) -> int:
+    most = source.model.config.context
+    context = most if request.context is None else request.context
+    if not 1 <= context <= most:
+        raise UsageError(f"--context {context}: the model takes 1 to {most} tokens")
+    return context
