@@ -99,7 +99,7 @@ def test_other_targets_keep_a_folder_for_each_count() -> None:
 @pytest.mark.parametrize(
     ("code", "arguments", "said"),
     [
-        (2, ["--portable", "--target", "coreml"], "--portable: only ONNX"),
+        (2, ["--portable", "--target", "coreml"], "--portable: only onnx"),
         (2, ["--portable", "--loop-form", "scan"], "--loop-form scan"),
         (5, ["--portable", "--kv-dtype", "int8"], "--kv-dtype int8: --portable has fp32"),
         (2, ["--all-logits"], "--all-logits is for static ONNX graphs"),
