@@ -90,7 +90,23 @@ def cache_vectors() -> Cases:
             (0, 0, 3, 16, 1),
         ]
     ]
-    return {"layouts": layouts, "stories": stories, "chunks": chunks}
+    return {"layouts": layouts, "stories": stories, "chunks": chunks, "may_run": may_run_cases()}
+
+
+def may_run_cases() -> list[dict[str, Any]]:
+    """Whether a chunk may run so many loops after tokens that ran others, where slots can be copied and where not."""
+    cases = []
+    for policy in KV_POLICIES:
+        slots = policy_slots(policy, MAX_LOOPS)
+        for fill_above in (True, False):
+            for held, loops in (([], 6), ([6, 6], 6), ([2, 2], 2), ([2, 2], 3), ([6, 2, 6], 4), ([1], 2), ([4], 1)):
+                reached = min([slots, *held])  # slots that every held token has written
+                allowed = fill_above or min(loops, slots) <= reached
+                cases.append(
+                    {"policy": policy, "slots": slots, "fill_above": fill_above, "held": held, "loops": loops}
+                    | {"allowed": allowed}
+                )
+    return cases
 
 
 def story(policy: str, steps: list[Step]) -> list[dict[str, Any]]:

@@ -37,6 +37,7 @@ def loop_vectors() -> tuple[Cases, dict[str, Any]]:
         exit_case("the first loop never ends it", settling(1, 4, 6, 0.0), 4, 0.99),
         exit_case("all tokens of a chunk have to be still", settling(3, 8, 4, 0.3, slow=0.7), 8, 0.05),
         exit_case("a state of zeros is still at once", np.zeros((4, 1, 4)), 4, 0.05),
+        exit_case("not before the third loop", settling(1, 8, 6, 0.05), 8, 0.2, exit_from=3),
         exit_case("large numbers", settling(1, 8, 6, 0.4) * 2.0**60, 8, 0.05),
         exit_case("small numbers", settling(1, 8, 6, 0.4) * 2.0**-30, 8, 0.05),
     ]
@@ -75,7 +76,7 @@ def settling(tokens: int, loops: int, width: int, rate: float, slow: float | Non
     return np.round(np.array(states) * 4096) / 4096  # exact in fp32
 
 
-def exit_case(name: str, states: np.ndarray, loops: int, threshold: float) -> dict[str, Any]:
+def exit_case(name: str, states: np.ndarray, loops: int, threshold: float, exit_from: int = 1) -> dict[str, Any]:
     """States after each loop, the largest change of each loop, and the loops that were used."""
     changes: list[float] = []
     before = np.zeros_like(states[0])
@@ -85,11 +86,12 @@ def exit_case(name: str, states: np.ndarray, loops: int, threshold: float) -> di
         changes.append(float(change.max()))
         if threshold and abs(changes[-1] - threshold) < CLEAR * threshold:
             raise ValueError(f"{name}: the change of loop {loop} is too near the threshold")
-        if threshold and changes[-1] < threshold:
+        if changes[-1] < threshold and loop >= exit_from:
             used = loop
             break
         before = after
-    return {"case": name, "loops": loops, "threshold": threshold, "states": states.tolist()} | {
+    given = {"case": name, "loops": loops, "threshold": threshold, "exit_from": exit_from, "states": states.tolist()}
+    return given | {
         "changes": changes,
         "used": used,
     }

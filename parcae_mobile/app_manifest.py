@@ -11,6 +11,7 @@ bad ones. `parcae-export bundle` writes it.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -44,7 +45,10 @@ class Runtime(_Part):
 
 
 class Loops(_Part):
-    """Loop counts: the range, the count of training, those that were built (empty: any in the range, at run time)."""
+    """Loop counts: the range, the count of training, those that were built (empty: any in the range, at run time).
+
+    With `early_exit` a token may leave the loop, not before loop `exit_from`.
+    """
 
     form: LoopForm
     min: Positive
@@ -52,6 +56,7 @@ class Loops(_Part):
     trained: Positive
     built: list[Positive] = []
     early_exit: bool
+    exit_from: Positive = 1
 
     @model_validator(mode="after")
     def _ordered(self) -> Loops:
@@ -93,7 +98,10 @@ class CacheStage(_Part):
 
 
 class Cache(_Part):
-    """The KV cache. `prefill_chunk` is part of what is computed where loops share a slot."""
+    """The KV cache. `prefill_chunk` is part of what is computed where loops share a slot.
+
+    Without `fill_above` the caches lie inside of the runtime, and nothing can be copied from slot to slot.
+    """
 
     policy: Literal["full", "shared", "first1+shared", "first2+shared"]
     dtype: Literal["fp32", "fp16", "int8"]
@@ -102,6 +110,12 @@ class Cache(_Part):
     prelude: CacheStage
     recur: CacheStage
     coda: CacheStage
+    fill_above: bool = True
+
+    def may_run(self, held: Sequence[int], loops: int) -> bool:
+        """Whether a chunk may run `loops` loops after tokens that ran `held`: no slot is read that one never wrote."""
+        slots = self.recur.slots
+        return self.fill_above or all(min(loops, slots) <= min(before, slots) for before in held)
 
 
 class Memory(_Part):

@@ -31,12 +31,14 @@ from parcae_mobile.manifest import Manifest
 ROLES = {"prelude": "prelude", "core_block": "recur", "coda": "coda"}
 TOKENIZER = "tokenizer.json"
 RUNTIMES = {"onnx": "onnxruntime", "executorch": "executorch", "coreml": "iOS"}
+INSIDE = "executorch"  # keeps caches in the runtime's own buffers, which an app cannot copy
 IN_BROWSER = "token parity: a browser's kernels keep activations in fp32, so greedy tokens are the same on every device"
 
 
 def describe(folder: Path, manifest: Manifest, host: Host, platform: Platform, name: str) -> AppManifest:
     """The app-side manifest of a verified artifact; `host` is the artifact, opened here."""
     parity, graphs = token_parity(manifest, platform), graphs_of(manifest)
+    slots, inside = host.geometry.slots, manifest.target == INSIDE
     built = sorted(int(loops) for loops in graphs) if manifest.loops != "dynamic" else []
     return AppManifest(
         format=1,
@@ -51,7 +53,8 @@ def describe(folder: Path, manifest: Manifest, host: Host, platform: Platform, n
             max=max(built, default=manifest.max_loops),
             trained=manifest.trained_loops,
             built=built,
-            early_exit=manifest.loop_form == "stages",
+            early_exit=manifest.loop_form == "stages" and not (inside and slots == manifest.max_loops > 1),
+            exit_from=slots if inside else 1,
         ),
         graphs=graphs,
         recipe=manifest.quantization.recipe,
@@ -123,6 +126,7 @@ def cache_of(manifest: Manifest, host: Host) -> Cache:
         dtype=cast(Any, manifest.kv.dtype),
         context=manifest.kv.context,
         prefill_chunk=chunk,
+        fill_above=manifest.target != INSIDE and not (manifest.portable and manifest.loop_form == "unrolled"),
         **stages,
     )
 

@@ -16,7 +16,7 @@ from export.targets.host import CacheGeometry, Host
 from export.targets.onnx.runtime.host import OnnxHost
 from parcae_mobile import Parcae
 from parcae_mobile.app_checks import check_files, check_runtime, is_at_least, read_app_manifest
-from parcae_mobile.app_manifest import Loops, Memory
+from parcae_mobile.app_manifest import Cache, Loops, Memory
 from parcae_mobile.errors import AppManifestError, InputError, PromptTooLongError, UsageError
 from parcae_mobile.kv_cache import KVCache
 from parcae_mobile.loops import check_threshold, policy_slots
@@ -125,7 +125,7 @@ def test_a_token_leaves_the_loop_when_it_stands_still(vectors: Vectors) -> None:
         before, used = np.zeros_like(np.array(case["states"][0], np.float32))[None], case["loops"]
         for loop, state in enumerate(case["states"][: case["loops"]], start=1):
             after = np.array(state, np.float32)[None]
-            if case["threshold"] and Host.converged(before, after, case["threshold"]):
+            if loop >= case["exit_from"] and case["threshold"] and Host.converged(before, after, case["threshold"]):
                 used = loop
                 break
             before = after
@@ -184,6 +184,15 @@ def test_the_slots_hold_what_each_policy_says(vectors: Vectors, small: Callable[
             held += [held[-1]] * (len(expected) - len(held))
             assert held == expected, case
             assert [slot[0, 0, 0, : eager.length, 0].tolist() for slot in eager.keys["core_block"]] == expected, case
+
+
+def test_no_slot_is_read_that_a_token_never_wrote(vectors: Vectors) -> None:
+    stage = {"layers": 1, "heads": 1, "head_size": 1, "slots": 1}
+    for case in vectors("cache")["may_run"]:
+        recur = stage | {"slots": case["slots"]}
+        values = {"policy": case["policy"], "dtype": "fp32", "context": 8, "prefill_chunk": 8}
+        values |= {"prelude": stage, "recur": recur, "coda": stage, "fill_above": case["fill_above"]}
+        assert Cache.model_validate(values).may_run(case["held"], case["loops"]) == case["allowed"], case
 
 
 def told(step: dict[str, Any], host: Symbols, eager: KVCache) -> None:
