@@ -167,6 +167,20 @@ def test_more_than_twice_the_trained_loops_warns(cli: Cli, exported: tuple[Path,
     assert "more than twice" in cli(*plain, "--loops", 9, "--json").json["warnings"][0]
 
 
+def test_a_stop_text_ends_the_answer_before_it(cli: Cli, exported: tuple[Path, Any]) -> None:
+    settings = ("--tokens", 32, "--temperature", 0.9, "--repetition-penalty", 1.2, "--min-p", 0.01, "--seed", 5)
+    ran = cli("generate", exported[0], *settings, "--json")
+    assert ran.code == 0, ran.err
+    whole = ran.json["text"]
+    stop = whole[8:12]
+    ran = cli("generate", exported[0], *settings, "--stop", "not in there", "--stop", stop, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["text"] == whole[: whole.index(stop)] and ran.json["stop_text"] == stop
+    assert len(ran.json["tokens"]) < 32 and not ran.json["stopped"]
+    ran = cli("generate", exported[0], *settings, "--stop", stop)
+    assert ran.code == 0 and " up to " in ran.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -176,6 +190,10 @@ def test_more_than_twice_the_trained_loops_warns(cli: Cli, exported: tuple[Path,
         (["--compare-loops", "1,2", "--loops", "4"], "give one of the two"),
         (["--exit-threshold", "1"], "--exit-threshold 1"),
         (["--exit-threshold", "-0.1"], "--exit-threshold -0.1"),
+        (["--min-p", "1.5"], "--min-p 1.5"),
+        (["--repetition-penalty", "0"], "--repetition-penalty 0.0"),
+        (["--seed", "-1"], "--seed -1"),
+        (["--stop", ""], "--stop ''"),
     ],
 )
 def test_a_request_that_cannot_be_is_one_line_and_prints_no_prompt(
