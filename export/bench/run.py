@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
+from export.bench.request import BenchRequest
 from export.bench.rows import Memory, Row, Run, Speed, Table, Variant
 from export.bench.runners import Runner, opener
 from export.bench.traffic import cache_bytes, cache_touched, read_bandwidth, total_of, touched_weights, weights_of
@@ -29,9 +30,7 @@ from parcae_mobile.errors import ParcaeError, UsageError
 from parcae_mobile.manifest import read_manifest
 from parcae_mobile.text import seeded_ids
 
-ROUNDS = 15
 STEPS_A_TURN = 3
-PROMPTS = 5  # prompts that a time to the first token is the median of
 LONG_PROMPT = 512  # longer ones take seconds, and are given once
 TOKENS = 32  # tokens after the prompt, for memory
 TOOLS = ("torch", "onnxruntime", "onnxruntime-genai", "executorch", "numpy")
@@ -59,19 +58,6 @@ class Subject:
     def past(self, context: int) -> int:
         """Tokens before the step that is timed: the context, or what leaves room for one more."""
         return min(context, self.limit - 1)
-
-
-@dataclass
-class Plan:
-    """What is measured of the subjects; `rounds` and `prompts` trade time for quiet medians."""
-
-    contexts: Sequence[int]
-    threads: int = 1
-    rounds: int = ROUNDS
-    prompts: int = PROMPTS
-    speed: bool = True
-    memory: bool = True
-    progress: Progress = field(default=lambda line: None)
 
 
 def subjects_of(folder: Path, loops: Sequence[int]) -> list[Subject]:
@@ -104,21 +90,25 @@ def subjects_of(folder: Path, loops: Sequence[int]) -> list[Subject]:
     ]
 
 
-def run_bench(subjects: Sequence[Subject], plan: Plan, table: Table) -> None:
+def run_bench(
+    subjects: Sequence[Subject], request: BenchRequest, table: Table, progress: Progress = lambda line: None
+) -> None:
     """Measure and merge into `table`. Raises `UsageError` if nothing fits, `ParcaeError` if a process fails."""
-    pairs = [(s, c) for s in subjects for c in plan.contexts if s.takes(c)]
+    pairs = [(s, c) for s in subjects for c in request.contexts if s.takes(c)]
     if not pairs:
         raise UsageError("no artifact takes one of these loop counts and contexts; lower one of them")
-    rows = {(s, c): size_row(s, c, plan.threads) for s, c in pairs}
-    if plan.memory:
+    threads = max(request.threads, 1)
+    rows = {(s, c): size_row(s, c, threads) for s, c in pairs}
+    if "memory" in request.measure:
         for place, (subject, context) in enumerate(pairs):
             if subject.runs_here:
-                plan.progress(f"memory {place + 1}/{len(pairs)}: {subject.variant.label}, T={subject.variant.loops}")
-                measured = measure_memory(subject, context, plan.threads)
+                progress(f"memory {place + 1}/{len(pairs)}: {subject.variant.label}, T={subject.variant.loops}")
+                measured = measure_memory(subject, context, threads)
                 rows[subject, context] = rows[subject, context].model_copy(update={"memory": measured})
-    if plan.speed:
-        number = table.add_run(describe_run(plan.rounds))
-        for pair, speed in measure_speed([p for p in pairs if p[0].runs_here], plan, number).items():
+    if "speed" in request.measure:
+        number = table.add_run(describe_run(request.rounds))
+        here = [pair for pair in pairs if pair[0].runs_here]
+        for pair, speed in measure_speed(here, request, number, progress).items():
             rows[pair] = rows[pair].model_copy(update={"speeds": (speed,)})
     table.merge(rows.values())
 
@@ -152,21 +142,23 @@ def measure_memory(subject: Subject, context: int, threads: int) -> Memory:
     return Memory(tokens=tokens, **json.loads(done.stdout.splitlines()[-1]))
 
 
-def measure_speed(pairs: Sequence[tuple[Subject, int]], plan: Plan, run: int) -> dict[tuple[Subject, int], Speed]:
+def measure_speed(
+    pairs: Sequence[tuple[Subject, int]], request: BenchRequest, run: int, progress: Progress
+) -> dict[tuple[Subject, int], Speed]:
     """First-token and decode times; all subjects are loaded, and alternate."""
     runners = {}
     for subject in dict.fromkeys(subject for subject, _ in pairs):
-        plan.progress(f"loading {subject.variant.label}, T={subject.variant.loops}")
+        progress(f"loading {subject.variant.label}, T={subject.variant.loops}")
         variant = subject.variant
-        runners[subject] = opener(variant.kind, subject.folder, variant.loops, plan.threads)()
+        runners[subject] = opener(variant.kind, subject.folder, variant.loops, max(request.threads, 1))()
     results = {}
-    for context in plan.contexts:
+    for context in request.contexts:
         present = [subject for subject, at in pairs if at == context]
-        plan.progress(f"first token, context {context}")
-        prompts = _prompts(present, runners, context, plan)
-        plan.progress(f"decode, context {context}")
+        progress(f"first token, context {context}")
+        prompts = _prompts(present, runners, context, request.prompts)
+        progress(f"decode, context {context}")
         steps: dict[Subject, list[float]] = {subject: [] for subject in present}
-        for _ in range(plan.rounds):
+        for _ in range(request.rounds):
             for subject in present:
                 steps[subject] += _turn(runners[subject])
         for subject, times in steps.items():
@@ -182,11 +174,11 @@ def measure_speed(pairs: Sequence[tuple[Subject, int]], plan: Plan, run: int) ->
 
 
 def _prompts(
-    subjects: Sequence[Subject], runners: dict[Subject, Runner], context: int, plan: Plan
+    subjects: Sequence[Subject], runners: dict[Subject, Runner], context: int, count: int
 ) -> dict[Subject, list[float]]:
     """Milliseconds from a prompt to its logits, in turns; leaves every cache filled for the steps that follow."""
     times: dict[Subject, list[float]] = {subject: [] for subject in subjects}
-    for _ in range(plan.prompts if context <= LONG_PROMPT else 1):
+    for _ in range(count if context <= LONG_PROMPT else 1):
         for subject in subjects:
             ids = seeded_ids(min(256, subject.geometry.vocab_size), subject.past(context)).ids.tolist()
             started = time.perf_counter()

@@ -143,7 +143,7 @@ def opener(kind: str, folder: Path, loops: int, threads: int) -> Callable[[], Ru
         return lambda: ArtifactRunner(open_host(folder, manifest, threads), loops)
     try:
         if kind == NAIVE_EXECUTORCH:
-            from export.bench.naive_executorch import NaivePte
+            from export.bench.baselines.naive_executorch import NaivePte
 
             return lambda: NaivePteRunner(NaivePte(folder / PTE, threads))
         if kind == GENAI_LLAMA:

@@ -1,19 +1,22 @@
 """What `bench` measures if it is given a model: artifacts of it, and baselines, made once and used again.
 
-    folders = make_artifacts(Wanted(model="parcae-140m", random_weights=True, quants=["int4"]), out)
+    folders = make_artifacts(BenchRequest(quant=["int4"]), source, progress)
     subjects = make_baselines(source, ["naive-onnx"], loops=8, folder=Path("build/bench/baselines"))
 
-Both keep what they made: a folder that is there is taken as it is, because baselines take minutes.
+Both keep what they made, because baselines take minutes: an artifact of the same weights, target and recipe is taken as
+it is, and only loop counts that are missing are exported.
 """
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
+from export.bench.request import BenchRequest
 from export.bench.rows import Variant
 from export.bench.run import Subject
 from export.bench.runners import BASELINES, GENAI_LLAMA, NAIVE_EXECUTORCH, NAIVE_ONNX, PTE
@@ -21,98 +24,94 @@ from export.pipeline import run_export
 from export.request import ExportRequest
 from export.source import Source
 from export.targets.host import CacheGeometry
-from export.targets.registry import TARGETS, find_target
+from export.targets.registry import DYNAMIC, TARGETS, find_target
 from parcae_mobile.errors import UsageError
 from parcae_mobile.loops import KV_POLICIES
-from parcae_mobile.manifest import MANIFEST
+from parcae_mobile.manifest import MANIFEST, Manifest, read_manifest
+from quantize.recipe import load_recipe
 
 Progress = Callable[[str], None]
 ROOM = 64  # tokens after the context for which a naive ExecuTorch file is built
 
 
-@dataclass
-class Wanted:
-    """The artifacts to be compared: every combination that a target has."""
-
-    model: str | None = None
-    random_weights: bool = False
-    targets: Sequence[str] = ("onnx",)
-    forms: Sequence[str] = ("scan",)
-    quants: Sequence[str] = ("int4",)
-    policies: Sequence[str] = ("full",)
-    kv_dtypes: Sequence[str] = ()  # none: int8 where a target has it
-    loops: Sequence[int] = (8,)
-    context: int | None = None
-    threads: int = 0
-    force: bool = False
-    progress: Progress = field(default=lambda line: None)
-
-
-def check_wanted(wanted: Wanted) -> None:
+def check_names(request: BenchRequest) -> None:
     """Raise `UsageError` for a name that no target has."""
-    targets = [find_target(name) for name in wanted.targets]
+    targets = [find_target(name) for name in request.target]
     forms = {form for target in TARGETS.values() for form in (*target.dynamic_forms, *target.static_forms)}
-    for form in wanted.forms:
+    for form in request.loop_form:
         if form not in forms:
             raise UsageError(f"--loop-form {form}: choose among {', '.join(sorted(forms))}")
-    for policy in wanted.policies:
+    for policy in request.kv:
         if policy not in KV_POLICIES:
             raise UsageError(f"--kv {policy}: choose among {', '.join(KV_POLICIES)}")
-    for dtype in wanted.kv_dtypes:
+    for dtype in request.kv_dtype or ():
         if not any(dtype in target.kv_dtypes for target in targets):
             raise UsageError(f"--kv-dtype {dtype}: no chosen target has it")
+    for kind in request.baseline or ():
+        if kind not in BASELINES:
+            raise UsageError(f"--baseline {kind}: choose among {', '.join(BASELINES)}")
 
 
-def make_artifacts(wanted: Wanted, out: Path) -> list[Path]:
+def make_artifacts(request: BenchRequest, source: Source, progress: Progress) -> list[Path]:
     """Export what is not there yet; returns the folders. Combinations that a target does not have are left out."""
-    check_wanted(wanted)
     folders: list[Path] = []
-    for name in wanted.targets:
-        target = find_target(name)
+    for target, form, policy in itertools.product(map(find_target, request.target), request.loop_form, request.kv):
+        if form not in (*target.static_forms, *target.dynamic_forms):
+            continue
+        if policy != "full" and form not in target.shared_kv_forms:
+            continue
         smallest = "int8" if "int8" in target.kv_dtypes else target.kv_dtypes[0]
-        dtypes = [dtype for dtype in wanted.kv_dtypes if dtype in target.kv_dtypes] or [smallest]
-        for form in wanted.forms:
-            static = form in target.static_forms
-            if not static and form not in target.dynamic_forms:
-                continue
-            for policy in wanted.policies:
-                if policy != "full" and form not in target.shared_kv_forms:
-                    continue
-                for dtype in dtypes:
-                    place = out / f"{form}-{policy}-{dtype}"
-                    for quant in wanted.quants:
-                        folders += _make(wanted, name, form, static, policy, dtype, quant, place)
+        dtypes = [dtype for dtype in request.kv_dtype or () if dtype in target.kv_dtypes] or [smallest]
+        for dtype, quant in itertools.product(dtypes, request.quant):
+            one = ExportRequest(
+                model=request.model,
+                random_weights=request.random_weights,
+                target=[target.name],
+                loop_form=form,
+                max_loops=max(16, *request.loops),
+                quant=quant,
+                kv=policy,
+                kv_dtype=dtype,
+                out=request.out / f"{form}-{policy}-{dtype}",
+                force=True,
+                verify=False,
+                threads=request.threads,
+            )
+            folders += _make(one, request, source, form in target.static_forms, progress)
     if not folders:
         raise UsageError("no target has one of these combinations of --loop-form and --kv")
     return folders
 
 
-def _make(
-    wanted: Wanted, target: str, form: str, static: bool, policy: str, dtype: str, quant: str, place: Path
-) -> list[Path]:
-    request = ExportRequest(
-        model=wanted.model,
-        random_weights=wanted.random_weights,
-        target=[target],
-        loops=[str(count) for count in wanted.loops] if static else ["dynamic"],
-        max_loops=max(16, *wanted.loops),
-        loop_form=form,
-        quant=quant,
-        kv=policy,
-        kv_dtype=dtype,
-        context=wanted.context,
-        out=place,
-        force=True,
-        verify=False,
-        threads=wanted.threads,
-    )
-    label = "T" if static else "dynamic"
-    made = [p for p in sorted(place.glob(f"*-{target}-{label}*-{Path(quant).stem}")) if (p / MANIFEST).exists()]
-    if made and not wanted.force:
-        wanted.progress(f"using {made[0]}")
-        return made
-    wanted.progress(f"exporting {target} {form} {quant}")
-    return [result.path for result in run_export(request, wanted.progress)]
+def _make(one: ExportRequest, request: BenchRequest, source: Source, static: bool, progress: Progress) -> list[Path]:
+    """The folders that hold one variant at all loop counts: those that are there, and what they lack, exported."""
+    folders: list[Path] = []
+    missing = set(request.loops)
+    for folder, manifest in [] if request.force else _kept(one, source):
+        counts = {int(manifest.loops), *map(int, manifest.graphs)} if static else set(range(1, manifest.max_loops + 1))
+        if missing & counts:
+            progress(f"using {folder}")
+            folders.append(folder)
+            missing -= counts
+    if missing:
+        progress(f"exporting {one.target[0]} {one.loop_form} {one.quant}")
+        loops = [str(count) for count in sorted(missing)] if static else [DYNAMIC]
+        folders += [result.path for result in run_export(replace(one, loops=loops), progress)]
+    return folders
+
+
+def _kept(one: ExportRequest, source: Source) -> list[tuple[Path, Manifest]]:
+    """Artifacts below the request's folder that are of the same weights, target and recipe."""
+    recipe = load_recipe(one.quant)
+    folders = sorted(path.parent for path in one.out.glob(f"*/{MANIFEST}") if path.parent.suffix != ".failed")
+    kept = [(folder, read_manifest(folder)) for folder in folders]
+    return [
+        (folder, manifest)
+        for folder, manifest in kept
+        if (manifest.weights_sha256, manifest.target) == (source.weights_sha256, one.target[0])
+        and manifest.loop_form == one.loop_form
+        and manifest.quantization.recipe == recipe.name
+    ]
 
 
 def make_baselines(
@@ -127,9 +126,6 @@ def make_baselines(
 
     Its attention runs over the whole cache at every step, so that a longer one than the text needs would be unfair.
     """
-    unknown = [kind for kind in kinds if kind not in BASELINES]
-    if unknown:
-        raise UsageError(f"--baseline {unknown[0]}: choose among {', '.join(BASELINES)}")
     config = source.model.config
     subjects = []
     for kind in dict.fromkeys(kinds):
@@ -151,16 +147,16 @@ def _build(kind: str, source: Source, loops: int, limit: int, place: Path) -> No
     with tempfile.TemporaryDirectory(dir=place.parent) as name:
         made = Path(name) / "made"
         if kind == GENAI_LLAMA:
-            from export.bench.peer_llama import write_peer_llama
+            from export.bench.baselines.peer_llama import write_peer_llama
 
             write_peer_llama(source.model.config, loops, limit, made)
         elif kind == NAIVE_ONNX:
-            from export.bench.naive_onnx import write_naive_onnx
+            from export.bench.baselines.naive_onnx import write_naive_onnx
 
             made.mkdir()
             write_naive_onnx(source.model, loops, limit, made)
         else:
-            from export.bench.naive_executorch import write_naive_pte
+            from export.bench.baselines.naive_executorch import write_naive_pte
 
             made.mkdir()
             write_naive_pte(source.model, loops, limit, made / PTE)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from export.bench.goals import Outcome, judge, load_goals, not_measured
 from export.bench.rows import Row, Table
-from export.bench.verdicts import Verdict, judge, load_targets, not_measured
 
 HEAD = (
     *("model", "T", "weights", "cache", "load s", "loaded", "end", "peak"),
@@ -57,7 +57,7 @@ def cells(table: Table, row: Row) -> list[str]:
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Every context's rows, then the verdicts."""
+    """Every context's rows, then the outcomes."""
     console = Console(file=console.file, width=max(console.width, WIDTH))
     for context in _contexts(table):
         shown = RichTable(title=f"context {context}", title_justify="left")
@@ -67,34 +67,34 @@ def print_table(console: Console, table: Table) -> None:
             shown.add_row(*cells(table, row))
         console.print(shown)
     console.print(_notes(table), markup=False)
-    verdicts = RichTable(title="what was meant to be reached", title_justify="left")
-    for name in VERDICT_HEAD:
-        verdicts.add_column(name)
-    for verdict in judge(table, load_targets()):
-        verdicts.add_row(*verdict_cells(verdict))
-    if verdicts.rows:
-        console.print(verdicts)
+    outcomes = RichTable(title="what was meant to be reached", title_justify="left")
+    for name in OUTCOME_HEAD:
+        outcomes.add_column(name)
+    for outcome in judge(table, load_goals()):
+        outcomes.add_row(*outcome_cells(outcome))
+    if outcomes.rows:
+        console.print(outcomes)
 
 
-VERDICT_HEAD = ("target", "row", "context", "measured", "bound", "verdict")
+OUTCOME_HEAD = ("goal", "row", "context", "measured", "bound", "outcome")
 
 
-def verdict_cells(verdict: Verdict) -> list[str]:
-    """One verdict, as text."""
-    sign = ">=" if verdict.at_least else "<="
+def outcome_cells(outcome: Outcome) -> list[str]:
+    """One outcome, as text."""
+    sign = ">=" if outcome.at_least else "<="
     return [
-        verdict.name,
-        f"{verdict.row.variant.label} T={verdict.row.variant.loops}",
-        str(verdict.row.context),
-        ", ".join(_figure(value) for value in verdict.values),
-        "-" if verdict.bound is None else f"{sign} {_figure(verdict.bound)}",
-        _said(verdict),
+        outcome.name,
+        f"{outcome.row.variant.label} T={outcome.row.variant.loops}",
+        str(outcome.row.context),
+        ", ".join(_figure(value) for value in outcome.values),
+        "-" if outcome.bound is None else f"{sign} {_figure(outcome.bound)}",
+        _said(outcome),
     ]
 
 
-def _said(verdict: Verdict) -> str:
-    """A target is reached if every run reaches it."""
-    held = verdict.held
+def _said(outcome: Outcome) -> str:
+    """A goal is reached if every run reaches it."""
+    held = outcome.held
     if not held:
         return "shown"
     return "reached" if all(held) else f"MISSED in {held.count(False)} of {len(held)}" if any(held) else "MISSED"
@@ -105,10 +105,10 @@ def markdown(table: Table) -> str:
     parts = [LEGEND, _notes(table)]
     for context in _contexts(table):
         parts += [f"## Context {context}", _markdown(HEAD, [cells(table, row) for row in _rows(table, context)])]
-    targets = load_targets()
-    rows = [verdict_cells(verdict) for verdict in judge(table, targets)]
-    parts += ["## What was meant to be reached", _markdown(VERDICT_HEAD, rows)]
-    left = not_measured(table, targets)
+    goals = load_goals()
+    rows = [outcome_cells(outcome) for outcome in judge(table, goals)]
+    parts += ["## What was meant to be reached", _markdown(OUTCOME_HEAD, rows)]
+    left = not_measured(table, goals)
     if left:
         parts.append("Not measured: " + "; ".join(left) + ".")
     return "# Bench\n\n" + "\n\n".join(parts) + "\n"

@@ -15,8 +15,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from export.bench.naive_onnx import UnrolledStep, empty_past
-from export.bench.peer_llama import llama_config
+from export.bench.baselines.naive_onnx import UnrolledStep, empty_past
+from export.bench.baselines.peer_llama import llama_config
 from export.bench.runners import ARTIFACT, NAIVE_ONNX, opener
 from export.bench.subjects import make_baselines
 from export.bench.traffic import cache_bytes, cache_touched, read_bandwidth, total_of, touched_onnx, weights_of
@@ -98,6 +98,32 @@ def test_a_context_that_no_artifact_takes_is_an_error(cli: Cli, exported: Any, t
 def test_a_baseline_of_another_model_is_refused(cli: Cli, exported: Any, tmp_path: Path) -> None:
     ran = cli("bench", exported[0], "--baseline", "naive-onnx", "--context", 8, "--out", tmp_path)
     assert ran.code == 2 and "here parcae-tiny, but an artifact is of mini" in ran.line
+
+
+SIZES = ("--quant", "fp32", "--measure", "size", "--context", 8, "--json")
+
+
+def test_what_another_model_left_behind_is_not_measured(
+    cli: Cli, mini: Path, save_small: Callable[..., Path], tmp_path: Path
+) -> None:
+    kinds = ("--loop-form", "scan", "--loops", 2, "--out", tmp_path / "bench", *SIZES)
+    assert cli("bench", "--model", mini, *kinds).code == 0
+    other = save_small(tmp_path / "other" / "mini", n_embd=64, recurrent_embedding_dimension=64)
+    ran = cli("bench", "--model", other, *kinds)
+    assert ran.code == 0, ran.err
+    manifest = json.loads(next((tmp_path / "bench").rglob("manifest.json")).read_text(encoding="utf-8"))
+    assert manifest["weights_sha256"] == open_source(str(other)).weights_sha256, "not the first model's"
+
+
+def test_loop_counts_that_a_bench_lacks_are_added_to_those_it_has(cli: Cli, mini: Path, tmp_path: Path) -> None:
+    static = ("bench", "--model", mini, "--loop-form", "unrolled", "--out", tmp_path, *SIZES)
+    assert cli(*static, "--loops", 2).code == 0
+    (first,) = tmp_path.rglob("manifest.json")
+    before = first.stat().st_mtime_ns
+    ran = cli(*static, "--loops", 2, "--loops", 4)
+    assert ran.code == 0, ran.err
+    assert sorted(row["variant"]["loops"] for row in ran.json["rows"]) == [2, 4]
+    assert first.stat().st_mtime_ns == before and len(list(tmp_path.rglob("manifest.json"))) == 2
 
 
 def test_memory_is_measured_without_torch(exported: tuple[Path, dict[str, Any]]) -> None:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from export.bench.goals import Goal, judge, load_goals, metric, not_measured
 from export.bench.plot import plot_table
 from export.bench.rows import Memory, Row, Run, Speed, Table, Variant, read_table, write_table
-from export.bench.table import HEAD, cells, markdown, verdict_cells
-from export.bench.verdicts import Target, judge, load_targets, metric, not_measured
+from export.bench.table import HEAD, cells, markdown, outcome_cells
 from parcae_mobile.errors import InputError, UsageError
 
 MACHINE = Run(processor="made up", cores=2, bandwidth=20e9, rounds=3, tools={"numpy": "2"})
@@ -47,8 +47,8 @@ def table(*rows: Row, runs: int = 1) -> Table:
     return made
 
 
-def target(**values: Any) -> Target:
-    return Target.model_validate(
+def goal(**values: Any) -> Goal:
+    return Goal.model_validate(
         {"name": "n", "model": "m", "metric": "decode_ms", "row": {}, "context": [128], **values}
     )
 
@@ -76,17 +76,17 @@ def test_what_a_later_run_did_not_measure_stays() -> None:
     eight = next(r for r in kept.rows if r.variant.loops == 8)
     assert eight.speed is not None and (eight.speed.run, eight.speed.decode_ms) == (2, 5.0)
     assert eight.memory == memory() and len(kept.rows) == 2 and set(kept.runs) == {1, 2}
-    slower = target(how="ratio", row={"loops": 8}, against={"loops": 1})
-    assert [verdict.values for verdict in judge(kept, [slower])] == [(4.0,)], "within run 1, which measured both"
+    slower = goal(how="ratio", row={"loops": 8}, against={"loops": 1})
+    assert [outcome.values for outcome in judge(kept, [slower])] == [(4.0,)], "within run 1, which measured both"
 
 
-def test_a_target_is_reached_if_every_run_reaches_it() -> None:
+def test_a_goal_is_reached_if_every_run_reaches_it() -> None:
     once = {"how": "ratio", "row": {"loops": 8}, "against": {"loops": 1}, "at_most": [3.0]}
     kept = table(row(decode=6.0), row(loops=1, decode=2.0), row(run=2, context=512), runs=2)
     kept.merge([row(run=2, decode=8.0), row(run=2, loops=1, decode=2.0), row(run=1, context=256)])
-    (verdict,) = judge(kept, [target(**once)])
-    assert verdict.values == (3.0, 4.0) and verdict.held == [True, False]
-    assert verdict_cells(verdict)[-3:] == ["3.00, 4.00", "<= 3.00", "MISSED in 1 of 2"]
+    (outcome,) = judge(kept, [goal(**once)])
+    assert outcome.values == (3.0, 4.0) and outcome.held == [True, False]
+    assert outcome_cells(outcome)[-3:] == ["3.00, 4.00", "<= 3.00", "MISSED in 1 of 2"]
 
 
 def test_a_run_that_was_measured_again_in_full_is_forgotten() -> None:
@@ -102,10 +102,10 @@ def test_the_order_of_merging_does_not_matter(rows: list[Row]) -> None:
 
 
 def test_times_of_two_runs_are_not_compared() -> None:
-    speedup = target(how="speedup", row={"quant": "int4"}, against={"kind": "naive-onnx"}, at_least=[7.0])
+    speedup = goal(how="speedup", row={"quant": "int4"}, against={"kind": "naive-onnx"}, at_least=[7.0])
     naive = row(kind="naive-onnx", quant="fp32", kv_dtype="fp32", loop_form="unrolled", decode=32.0)
-    (verdict,) = judge(table(row(), naive), [speedup])
-    assert verdict.values == (8.0,) and verdict.held == [True]
+    (outcome,) = judge(table(row(), naive), [speedup])
+    assert outcome.values == (8.0,) and outcome.held == [True]
     apart = table(row(run=2), naive, runs=2)
     assert judge(apart, [speedup]) == [] and not_measured(apart, [speedup]) == ["n"]
     assert cells(apart, apart.rows[0])[HEAD.index("x naive")] == "-"
@@ -130,33 +130,33 @@ def test_ratios_stand_beside_the_same_variant_at_one_loop() -> None:
         ("ratio", {}, 3.0, None),
     ],
 )
-def test_a_verdict_compares_within_a_variant(
+def test_a_outcome_compares_within_a_variant(
     how: str, bounds: dict[str, Any], value: float, reached: bool | None
 ) -> None:
-    judged = target(how=how, row={"loops": 8}, against={"loops": 1}, **bounds)
-    (verdict,) = judge(table(row(decode=6.0), row(loops=1, decode=2.0)), [judged])
-    assert verdict.values == (pytest.approx(value),) and verdict.held == ([] if reached is None else [reached])
+    judged = goal(how=how, row={"loops": 8}, against={"loops": 1}, **bounds)
+    (outcome,) = judge(table(row(decode=6.0), row(loops=1, decode=2.0)), [judged])
+    assert outcome.values == (pytest.approx(value),) and outcome.held == ([] if reached is None else [reached])
 
 
 def test_an_against_may_name_another_context_and_bytes_need_no_run() -> None:
     kept = table(row(context=1024, decode=6.0), row(decode=5.0), row(context=1024, kv_policy="shared", run=None))
-    longer = target(how="ratio", row={"loops": 8}, against={"context": 128}, context=[1024], at_most=[1.6])
-    assert [verdict.values for verdict in judge(kept, [longer])] == [(pytest.approx(1.2),)]
-    cache = target(metric="cache_bytes", how="ratio", row={"kv_policy": "shared"}, against={"kv_policy": "full"})
+    longer = goal(how="ratio", row={"loops": 8}, against={"context": 128}, context=[1024], at_most=[1.6])
+    assert [outcome.values for outcome in judge(kept, [longer])] == [(pytest.approx(1.2),)]
+    cache = goal(metric="cache_bytes", how="ratio", row={"kv_policy": "shared"}, against={"kv_policy": "full"})
     cache = cache.model_copy(update={"context": [1024]})
-    assert [verdict.values for verdict in judge(kept, [cache])] == [(1.0,)]
+    assert [outcome.values for outcome in judge(kept, [cache])] == [(1.0,)]
 
 
-def test_a_target_speaks_of_one_model_only() -> None:
-    loaded = target(metric="weight_bytes", at_most=[95.0])
+def test_a_goal_speaks_of_one_model_only() -> None:
+    loaded = goal(metric="weight_bytes", at_most=[95.0])
     assert len(judge(table(row(), row(model="other")), [loaded])) == 1
     assert judge(table(row(model="other")), [loaded]) == []
 
 
 def test_memory_is_judged_in_megabytes() -> None:
-    loaded = target(metric="loaded", at_most=[95.0])
-    (verdict,) = judge(table(row().model_copy(update={"memory": memory()})), [loaded])
-    assert verdict.values == (90.0,) and verdict.held == [True]
+    loaded = goal(metric="loaded", at_most=[95.0])
+    (outcome,) = judge(table(row().model_copy(update={"memory": memory()})), [loaded])
+    assert outcome.values == (90.0,) and outcome.held == [True]
     assert metric(row(), "loaded") is None and judge(table(row()), [loaded]) == []
 
 
@@ -172,17 +172,17 @@ def test_memory_is_judged_in_megabytes() -> None:
         {"at_most": [1.0], "at_least": [1.0]},
     ],
 )
-def test_a_target_that_means_nothing_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
+def test_a_goal_that_means_nothing_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
-        target(**values)
+        goal(**values)
 
 
-def test_the_packages_targets_are_well_formed_and_have_names_of_their_own(tmp_path: Path) -> None:
-    targets = load_targets()
-    assert len({entry.name for entry in targets}) == len(targets) > 15
-    (tmp_path / "bad.toml").write_text('[[target]]\nname = "x"\n')
+def test_the_packages_goals_are_well_formed_and_have_names_of_their_own(tmp_path: Path) -> None:
+    goals = load_goals()
+    assert len({entry.name for entry in goals}) == len(goals) > 15
+    (tmp_path / "bad.toml").write_text('[[goal]]\nname = "x"\n')
     with pytest.raises(InputError, match="bad.toml: "):
-        load_targets(tmp_path / "bad.toml")
+        load_goals(tmp_path / "bad.toml")
 
 
 def test_a_plot_is_the_same_bytes_twice_and_needs_times(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from export.bench.naive_executorch import NaiveModel, NaivePte, write_naive_pte
+from export.bench.baselines.naive_executorch import NaiveModel, NaivePte, write_naive_pte
 from parcae_mobile import Parcae, load_model
 from parcae_mobile.errors import InputError, PromptTooLongError
 from parcae_mobile.parity import greedy

@@ -1,8 +1,8 @@
-"""What was measured against what was meant to be reached: `targets.toml`, one verdict for each row that it names.
+"""What was measured against what was meant to be reached: `goals.toml`, one outcome for each row that it names.
 
-    for verdict in judge(table, load_targets()): print(verdict.name, verdict.values, verdict.bound, verdict.held)
+    for outcome in judge(table, load_goals()): print(outcome.name, outcome.values, outcome.bound, outcome.held)
 
-Targets are data because they are of one shape and machine. They are printed with every table and never tested: a suite
+Goals are data because they are of one shape and machine. They are printed with every table and never tested: a suite
 that fails when a machine is busy teaches people to ignore it.
 """
 
@@ -25,7 +25,7 @@ MEMORIES = ("loaded", "prompted", "end", "peak")
 MEGA = 1e6
 
 
-class Target(BaseModel):
+class Goal(BaseModel):
     """One entry of the file; see its head."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,7 +42,7 @@ class Target(BaseModel):
     at_most: list[float] | None = None
 
     @model_validator(mode="after")
-    def _fits(self) -> Target:
+    def _fits(self) -> Goal:
         unknown = (set(self.row) | set(self.against)) - set(Variant.model_fields) - {"context"}
         if unknown or "context" in self.row:
             raise ValueError(f"no variant has {', '.join(sorted(unknown)) or 'a context; give it as `context`'}")
@@ -57,8 +57,8 @@ class Target(BaseModel):
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A target at one row: a value for each run that measured it, one where it needs no run.
+class Outcome:
+    """A goal at one row: a value for each run that measured it, one where it needs no run.
 
     `bound` is None where figures are only shown; `at_least` says which side of it is good.
     """
@@ -77,13 +77,13 @@ class Verdict:
         return [value >= self.bound if self.at_least else value <= self.bound for value in self.values]
 
 
-def load_targets(path: Path | None = None) -> list[Target]:
-    """The package's targets, or those of a file. Raises `InputError` that names what is wrong."""
-    source = path if path is not None else resources.files("export.bench").joinpath("targets.toml")
+def load_goals(path: Path | None = None) -> list[Goal]:
+    """The package's goals, or those of a file. Raises `InputError` that names what is wrong."""
+    source = path if path is not None else resources.files("export.bench").joinpath("goals.toml")
     try:
         content = tomllib.loads(source.read_text(encoding="utf-8"))
-        entries = [{"model": content.get("model"), **entry} for entry in content.get("target", [])]
-        return [Target.model_validate(entry) for entry in entries]
+        entries = [{"model": content.get("model"), **entry} for entry in content.get("goal", [])]
+        return [Goal.model_validate(entry) for entry in entries]
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{source}: not readable as TOML ({error})") from None
     except ValidationError as error:
@@ -91,48 +91,48 @@ def load_targets(path: Path | None = None) -> list[Target]:
         raise InputError(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def judge(table: Table, targets: list[Target]) -> list[Verdict]:
-    """A verdict for each target, context and row that was measured; what was not is left out."""
-    return [verdict for target in targets for verdict in _judge(table, target)]
+def judge(table: Table, goals: list[Goal]) -> list[Outcome]:
+    """An outcome for each goal, context and row that was measured; what was not is left out."""
+    return [outcome for goal in goals for outcome in _judge(table, goal)]
 
 
-def not_measured(table: Table, targets: list[Target]) -> list[str]:
-    """Names of targets that no row speaks of."""
-    spoken = {verdict.name for verdict in judge(table, targets)}
-    return [target.name for target in targets if target.name not in spoken]
+def not_measured(table: Table, goals: list[Goal]) -> list[str]:
+    """Names of goals that no row speaks of."""
+    spoken = {outcome.name for outcome in judge(table, goals)}
+    return [goal.name for goal in goals if goal.name not in spoken]
 
 
-def _judge(table: Table, target: Target) -> Iterator[Verdict]:
-    for place, context in enumerate(target.context):
+def _judge(table: Table, goal: Goal) -> Iterator[Outcome]:
+    for place, context in enumerate(goal.context):
         for row in table.rows:
-            if row.context != context or not matches(row, {"model": target.model, **target.row}):
+            if row.context != context or not matches(row, {"model": goal.model, **goal.row}):
                 continue
-            values = _values(table, target, row)
+            values = _values(table, goal, row)
             if values:
-                bounds = target.at_least if target.at_least is not None else target.at_most
+                bounds = goal.at_least if goal.at_least is not None else goal.at_most
                 bound = None if bounds is None else bounds[place]
-                yield Verdict(target.name, row, values, bound, target.at_least is not None)
+                yield Outcome(goal.name, row, values, bound, goal.at_least is not None)
 
 
-def _values(table: Table, target: Target, row: Row) -> tuple[float, ...]:
-    """The figure that the target asks for, by run where times are compared; none if it was not measured."""
-    if target.how == "value":
-        figure = metric(row, target.metric)
+def _values(table: Table, goal: Goal, row: Row) -> tuple[float, ...]:
+    """The figure that the goal asks for, by run where times are compared; none if it was not measured."""
+    if goal.how == "value":
+        figure = metric(row, goal.metric)
         return () if figure is None else (figure,)
-    wanted: dict[str, Any] = {"model": target.model, **target.against}
+    wanted: dict[str, Any] = {"model": goal.model, **goal.against}
     context = wanted.pop("context", row.context)
     if wanted.get("kind", "artifact") == "artifact":
         wanted = row.variant.model_dump() | wanted
-    if target.against.get("target", row.variant.target) != row.variant.target:
+    if goal.against.get("target", row.variant.target) != row.variant.target:
         wanted.pop("compute", None)  # each target has its own
     for other in table.others(row.model_copy(update={"context": context}), **wanted):
-        if target.metric in SPEEDS:
-            pairs = [(getattr(a, target.metric), getattr(b, target.metric)) for a, b in row.beside(other)]
+        if goal.metric in SPEEDS:
+            pairs = [(getattr(a, goal.metric), getattr(b, goal.metric)) for a, b in row.beside(other)]
         else:
-            mine, theirs = metric(row, target.metric), metric(other, target.metric)
+            mine, theirs = metric(row, goal.metric), metric(other, goal.metric)
             pairs = [] if mine is None or theirs is None else [(mine, theirs)]
         if pairs:
-            return tuple(_compare(target.how, *pair) for pair in pairs)
+            return tuple(_compare(goal.how, *pair) for pair in pairs)
     return ()
 
 
