@@ -1,4 +1,4 @@
-"""The three stages of a model, traced once with `torch.export`; every target lowers these graphs and composes them.
+"""The three stages of a model, traced once with `torch.export`: the graphs that ONNX and Core ML lower and compose.
 
     stages = trace_stages(model)
     stages["recur"].program.graph                          # aten operators and `parcae.cached_attention`

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -161,3 +162,10 @@ def test_every_module_says_what_it_is() -> None:
         if ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) is None
     ]
     assert not silent
+
+
+def test_every_file_that_the_architecture_page_names_is_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = {match.removeprefix("tests/") for match in re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.(?:py|toml))[:`]", page)}
+    missing = {name for name in named if not any((ROOT / top / name).exists() for top in ("", "export", "tests"))}
+    assert len(named) > 30 and not missing
