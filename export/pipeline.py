@@ -23,15 +23,23 @@ from export.gates.certificate import certify
 from export.gates.lowering import TEXT_TOKENS, LoweringVerdict, budget_name, lowering_gate
 from export.gates.reference import CheckedReference, artifact_distance, check_reference
 from export.job import Job, Progress, resolve, settle_cache
-from export.request import ExportRequest, check_files_are_read, expand_targets, group_loops, parse_loops
+from export.request import (
+    ExportRequest,
+    check_files_are_read,
+    check_learning_is_read,
+    expand_targets,
+    group_loops,
+    parse_loops,
+)
 from export.source import Source, open_source
 from export.targets.registry import find_target, load_host, load_target, memory_report
-from export.texts import DISTILL_WINDOWS, WINDOW, calibration_windows, text_count, windows_for
+from export.texts import CALIBRATION_WINDOWS, WINDOW, calibration_windows, text_count, windows_for
 from parcae_mobile.errors import UsageError
 from parcae_mobile.manifest import MANIFEST, Manifest, ReferenceEntry, Verdict, hash_files
-from quantize.algorithms import quantize_with
+from quantize.algorithms import LEARNED_WINDOWS, quantize_with
 from quantize.apply import QuantizedModel
 from quantize.compression import compression_gate
+from quantize.learning_run import STEPS, Learning
 from quantize.recipe import Recipe, load_recipe
 
 NOT_RUN = Verdict(passed=None, by_loops={}, note="not run (--no-verify)")
@@ -69,6 +77,7 @@ class ExportResult:
 def run_export(request: ExportRequest, progress: Progress = lambda line: None) -> list[ExportResult]:
     """Make every artifact that the request names. Failed ones lie in `NAME.failed` and have `passed` False."""
     check_files_are_read(request)
+    check_learning_is_read(request)
     recipe = load_recipe(request.quant)
     loops = [parse_loops(text, request.max_loops) for text in request.loops]
     targets = [find_target(name) for name in expand_targets(request.target)]
@@ -108,8 +117,10 @@ def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: P
     """Quantize once, for all targets; calibration text only where the model can read it."""
     if request.calibration is not None and not source.real:
         raise UsageError(f"--calibration {request.calibration}: this model has no tokenizer to read it; leave it out")
-    calibration = calibration_windows(source, request.calibration) if source.real else None
-    training = source.real and request.distill > 0
+    most = LEARNED_WINDOWS if request.algorithm == "learned" else CALIBRATION_WINDOWS
+    calibration = calibration_windows(source, request.calibration, most) if source.real else None
+    steps = STEPS if request.learn_steps is None else request.learn_steps
+    first_token = None if source.tokenizer is None else source.tokenizer.bos
 
     def report(name: str, done: int, total: int) -> None:
         progress(f"quantizing {done}/{total} {name}")
@@ -122,8 +133,7 @@ def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: P
         request.max_fallbacks,
         report,
         request.seed,
-        distill_steps=request.distill,
-        distill_windows=calibration_windows(source, request.calibration, DISTILL_WINDOWS) if training else None,
+        learning=Learning(steps, request.learn_minutes, request.learn_state, first_token),
     )
 
 

@@ -46,8 +46,10 @@ class ExportRequest:
     all_logits: Annotated[bool, Doc("Static ONNX: logits of all positions, not the last.")] = False
     delegate: Annotated[str | None, Doc("ExecuTorch delegate: xnnpack; others say why not.")] = None
     quant: Annotated[str, Doc("fp32, fp16, int8, int4, int4-small or a TOML file.")] = "int4"
-    algorithm: Annotated[str, Doc("auto, rtn, hqq or gptq; auto is gptq where there is text.")] = AUTO
-    distill: Annotated[int, Doc("Steps of training scales and norms against fp32.")] = 0
+    algorithm: Annotated[str, Doc("auto (gptq where there is text), rtn, hqq, gptq or learned.")] = AUTO
+    learn_steps: Annotated[int | None, Doc("Steps of learned rounding.")] = None
+    learn_minutes: Annotated[float | None, Doc("Most minutes of learned rounding.")] = None
+    learn_state: Annotated[Path | None, Doc("File from which learned rounding can go on.")] = None
     max_fallbacks: Annotated[int, Doc("Matrices that GPTQ may leave to rounding.")] = 0
     compute: Annotated[str | None, Doc("What activations are computed in: fp32, fp16, int8.")] = None
     kv: Annotated[str, Doc("KV cache policy; auto measures them.")] = AUTO
@@ -72,6 +74,16 @@ def check_files_are_read(request: ExportRequest) -> None:
         raise UsageError(
             f"--text {request.text}: nothing reads it with --no-verify and --kv {request.kv}; "
             "leave it or --no-verify out"
+        )
+
+
+def check_learning_is_read(request: ExportRequest) -> None:
+    """Raise `UsageError` for an option of learned rounding that is given without it."""
+    asked = {"steps": request.learn_steps, "minutes": request.learn_minutes, "state": request.learn_state}
+    given = [name for name, value in asked.items() if value is not None]
+    if given and request.algorithm != "learned":
+        raise UsageError(
+            f"--learn-{given[0]}: nothing reads it with --algorithm {request.algorithm}; add --algorithm learned"
         )
 
 

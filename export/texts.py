@@ -13,7 +13,6 @@ from export.source import Source
 
 WINDOW = 256
 CALIBRATION_WINDOWS = 32
-DISTILL_WINDOWS = 448
 SMALL_MODEL = 50_000_000  # parameters; larger models are judged on fewer texts
 
 

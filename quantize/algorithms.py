@@ -3,9 +3,10 @@
     windows = draw_windows(text_ids(folder, "calibration"), count=32, length=256)
     quantized = quantize_with(model, load_recipe("int4"), "auto", windows)
 
-`rtn` and `hqq` look at weights alone; `gptq` at what the weights multiply on calibration text; `auto` is `gptq` where
-there is such text. A matrix that GPTQ cannot do is rounded to nearest instead, counted and listed, and more of those
-than `max_fallbacks` are an error. Tables that are only looked up multiply nothing; for them rounding is no fall-back.
+`rtn` and `hqq` look at weights alone; `gptq` at what the weights multiply on calibration text; `learned` goes on from
+there for some minutes (`learned.py`); `auto` is `gptq` where there is such text. A matrix that GPTQ cannot do is
+rounded to nearest instead, counted and listed, and more of those than `max_fallbacks` are an error. Tables that are
+only looked up multiply nothing; for them rounding is no fall-back.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ from parcae_mobile.model import Parcae
 from parcae_mobile.text import TokenText
 
 from .apply import Progress, QuantizedModel, Quantizer, Stored, nearest_values, quantize_model
-from .distill import distill
 from .gptq import DAMPING, HessianError, quantize_gptq
 from .hessians import BYTES_AT_ONCE, collect_hessians, input_of, passes
 from .hqq import quantize_hqq
+from .learned import hold_back, learn
+from .learning_run import Learning
 from .palette_gptq import quantize_palette_gptq
 from .recipe import Recipe, Rule, assign_rules
 
-ALGORITHMS = ("auto", "rtn", "hqq", "gptq")
+ALGORITHMS = ("auto", "rtn", "hqq", "gptq", "learned")
 CALIBRATION_WINDOWS, CALIBRATION_LENGTH = 32, 256
+LEARNED_WINDOWS, START_WINDOWS = 2048, 128  # at most, of `learned` and of GPTQ before it
 
 TOKENS_PER_COLUMN = 4  # fewer calibration tokens than this times a matrix's columns get a note
 
@@ -45,40 +48,50 @@ def quantize_with(
     progress: Progress | None = None,
     seed: int = 0,
     loops: int | None = None,
-    distill_steps: int = 0,
-    distill_windows: Tensor | None = None,
+    learning: Learning | None = None,
 ) -> QuantizedModel:
     """Quantize `model` by `recipe` with a named algorithm; the same arguments give the same integers.
 
-    `calibration` (n, length) int64 windows of real text; `loops` of a calibration pass, see `calibration_loops`.
-    `distill_windows`, of which training wants many more, are the calibration's where they are not given.
-    Raises `UsageError` for an unknown algorithm or missing text, `GateError` for too many fall-backs,
-    `TensorValueError` for activations that are not finite, `RecipeError` as `assign_rules` does.
+    `calibration` (n, length) int64 windows of real text, for `learned` as many as there are; `loops` of a calibration
+    pass, see `calibration_loops`; `learning` says how long to learn. Raises `UsageError` for an unknown algorithm or
+    missing text, `TextError` and `InputError` as `learn` does, `GateError` for too many fall-backs, `TensorValueError`
+    for activations that are not finite, `RecipeError` as `assign_rules` does.
     """
     chosen = resolve(algorithm, calibration is not None)
-    if chosen != "gptq":
+    if chosen in ("rtn", "hqq"):
         quantized = quantize_model(model, recipe, hqq if chosen == "hqq" else nearest_values, progress)
         quantized.algorithm, quantized.algorithms = chosen, dict.fromkeys(quantized.stored, chosen)
-    else:
-        assert calibration is not None
-        quantized = _with_gptq(model, recipe, calibration, loops, progress)
-        if len(quantized.fallbacks) > max_fallbacks:
-            count, listed = len(quantized.fallbacks), "; ".join(f"{n}: {why}" for n, why in quantized.fallbacks.items())
-            raise GateError(f"GPTQ fell back to rounding for {count} matrices, {max_fallbacks} allowed ({listed})")
-    if distill_steps:
-        if calibration is None:
-            raise UsageError("--distill needs calibration text; give --calibration FILE")
-        windows = calibration if distill_windows is None else distill_windows
-        quantized = distill(model, quantized, windows, distill_steps, seed, progress)
+        return quantized
+    assert calibration is not None
+    seen = calibration
+    if chosen == "learned":
+        learning = learning or Learning()
+        learning.check()
+        seen = spread(hold_back(calibration)[0], START_WINDOWS)
+    quantized = _with_gptq(model, recipe, seen, loops, progress)
+    if len(quantized.fallbacks) > max_fallbacks:
+        count, listed = len(quantized.fallbacks), "; ".join(f"{n}: {why}" for n, why in quantized.fallbacks.items())
+        raise GateError(f"GPTQ fell back to rounding for {count} matrices, {max_fallbacks} allowed ({listed})")
+    if chosen == "learned" and quantized.tensors:
+        return learn(model, quantized, calibration, learning or Learning(), seed, progress)
     return quantized
+
+
+def spread(windows: Tensor, most: int) -> Tensor:
+    """At most `most` of the windows, evenly from first to last."""
+    if len(windows) <= most:
+        return windows
+    return windows[torch.linspace(0, len(windows) - 1, most).round().long()]
 
 
 def resolve(algorithm: str, has_text: bool) -> str:
     """The algorithm that a name stands for. Raises `UsageError`."""
     if algorithm not in ALGORITHMS:
         raise UsageError(f"--algorithm {algorithm}: choose one of {', '.join(ALGORITHMS)}")
-    if algorithm == "gptq" and not has_text:
-        raise UsageError("--algorithm gptq needs calibration text and a tokenizer; give them, or choose hqq or rtn")
+    if algorithm in ("gptq", "learned") and not has_text:
+        raise UsageError(
+            f"--algorithm {algorithm} needs calibration text and a tokenizer; give them, or choose hqq or rtn"
+        )
     return ("gptq" if has_text else "rtn") if algorithm == "auto" else algorithm
 
 

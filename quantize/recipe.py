@@ -11,7 +11,7 @@
 
 A matrix that no rule matches stays float. Vectors, norms and value gates always do. `A_log` and `dt_bias` set the poles
 of the injection: a rule that touches them is an error. One that touches `B` needs `quantize_injection_matrix = true`.
-Distillation leaves all three alone, unless `train_injection = true`.
+Learned rounding leaves all three alone, unless `train_injection = true`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     save_quantized(quantized, Path("tensors.safetensors"))
     quantized = load_quantized(model, Path("tensors.safetensors"), recipe)
 
-Float parameters that differ from the checkpoint's (norms after distillation, fp16 values) are in the file too.
+Float parameters that differ from the checkpoint's (learned norms, fp16 values) are in the file too.
 Writing the same model twice gives the same bytes.
 """
 

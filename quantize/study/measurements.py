@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from ..algorithms import gptq_quantizer, hqq, quantize_with
 from ..apply import Quantizer, Stored, rtn, with_tensors
 from ..comparison import RecipePoint, compare_recipes, plot_recipes, sensitivity
 from ..compression import HeldOut
-from ..distill import distill
 from ..gptq import quantize_gptq
 from ..guard import injection_report, max_decay
 from ..hessians import collect_hessians
@@ -26,11 +24,10 @@ from ..planning import plan_table, total_bytes
 from ..recipe import Rule, assign_rules, load_recipe
 from ..rtn import SHRINKS
 from ..tensor import integer_range
-from .bench import LENGTH, LOOPS, Bench, asymmetric, injection_kept, spread
+from .bench import LENGTH, LOOPS, Bench, asymmetric, spread
 from .markdown import table
 
 DRAWS = (0, 1, 2)
-DISTILL_STEPS, DISTILL_WINDOWS = 100, 256
 INTEGERS = ("int8", "int4", "int4-palette", "int4-small")
 PAIRS = (("rtn", ("fp16", *INTEGERS)), ("gptq", INTEGERS))
 
@@ -164,23 +161,6 @@ def calibration(bench: Bench) -> str:
     return table([f"windows of {LENGTH}", "KL", "s.e.", "top-1"], rows)
 
 
-def distillation(bench: Bench) -> str:
-    """int4 before and after the optional distillation, and whether the injection is still the checkpoint's."""
-    before = quantize_with(bench.model, load_recipe("int4"), "gptq", bench.calibration())
-    started = time.process_time()
-    after = distill(bench.model, before, bench.calibration(1, DISTILL_WINDOWS), DISTILL_STEPS)
-    seconds = time.process_time() - started
-    rows, held_out, base = [], HeldOut(bench.model, bench.windows, (1, 4, 8, 16)), 0.0
-    for name, quantized in (("GPTQ", before), (f"+ {DISTILL_STEPS} steps ({seconds:.0f} s)", after)):
-        found, _ = held_out.measure(quantized.model)
-        base = base or found[LOOPS].kl_mean
-        kls = [f"{found[count].kl_mean:.5f}" for count in held_out.loops]
-        kept = "yes" if injection_kept(bench.model, quantized) else "NO"
-        rows.append([name, *kls, f"{found[LOOPS].kl_mean / base - 1:+.1%}", f"{found[LOOPS].top1:.2%}", kept])
-    kls = [f"KL T={count}" for count in held_out.loops]
-    return table(["int4", *kls, f"change at T={LOOPS}", "top-1", "injection bit-equal"], rows)
-
-
 def guard(bench: Bench) -> str:
     """What storing the injection in fewer bits would have done, on 8 windows."""
     held_out = HeldOut(bench.model, bench.windows[:8], (1, 4, 8, 16))
@@ -248,7 +228,6 @@ MEASUREMENTS: dict[str, Callable[[Bench], str]] = {
     "without-data": without_data,
     "grid": grid,
     "calibration": calibration,
-    "distillation": distillation,
     "guard": guard,
     "components": components,
     "mixes": mixes,

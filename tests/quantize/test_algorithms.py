@@ -107,8 +107,9 @@ def test_passes_limited_by_memory_give_the_same_integers(small: Callable[..., Pa
 @pytest.mark.parametrize(
     ("algorithm", "calibration", "message"),
     [
-        ("gqpt", None, "--algorithm gqpt: choose one of auto, rtn, hqq, gptq"),
+        ("gqpt", None, "--algorithm gqpt: choose one of auto, rtn, hqq, gptq, learned"),
         ("gptq", None, "--algorithm gptq needs calibration text"),
+        ("learned", None, "--algorithm learned needs calibration text"),
     ],
 )
 def test_wrong_names_and_missing_text_are_usage_errors(
@@ -116,11 +117,6 @@ def test_wrong_names_and_missing_text_are_usage_errors(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         quantize_with(small(), INT4, algorithm, calibration)
-
-
-def test_distillation_needs_text(small: Callable[..., Parcae]) -> None:
-    with pytest.raises(UsageError, match="--distill needs calibration text"):
-        quantize_with(small(), INT4, "rtn", distill_steps=1)
 
 
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 9))

@@ -13,6 +13,7 @@ from parcae_mobile import Parcae
 from parcae_mobile.errors import TensorValueError
 from quantize import load_recipe, quantize_model, quantize_with
 from quantize.hessians import collect_hessians
+from quantize.learning_run import Learning
 from quantize.palette import PaletteTensor, palette_bytes, quantize_palette
 from quantize.palette_gptq import quantize_palette_gptq
 from quantize.recipe import RecipeError, parse_recipe
@@ -104,9 +105,9 @@ def test_the_preset_has_palettes_where_int4_has_four_bits(small: Callable[..., P
         assert torch.equal(parameters[name], tensor.dequantize())
 
 
-def test_gptq_makes_the_palettes_of_what_multiplies_and_distillation_leaves_them(small: Callable[..., Parcae]) -> None:
+def test_gptq_makes_the_palettes_of_what_multiplies_and_learning_leaves_them(small: Callable[..., Parcae]) -> None:
     model = small()
-    windows = torch.randint(0, 60, (4, 24), generator=torch.Generator().manual_seed(1))
+    windows = torch.randint(0, 60, (32, 24), generator=torch.Generator().manual_seed(1))
     recipe = load_recipe("int4-palette")
     made = quantize_with(model, recipe, "gptq", windows)
     assert {made.algorithms[name] for name in made.palettes if "value_embeds" not in name} == {"gptq"}
@@ -114,9 +115,9 @@ def test_gptq_makes_the_palettes_of_what_multiplies_and_distillation_leaves_them
     name = "transformer.core_block.0.mlp.fc.weight"
     alone = quantize_palette_gptq(dict(model.named_parameters())[name], hessians[name], 4, 16)
     assert torch.equal(made.palettes[name].indices, alone.indices)
-    distilled = quantize_with(model, recipe, "gptq", windows, distill_steps=1)
-    weights = dict(distilled.model.named_parameters())
-    assert all(torch.equal(weights[key], tensor.dequantize()) for key, tensor in distilled.palettes.items())
+    learned = quantize_with(model, recipe, "learned", windows, learning=Learning(steps=1))
+    weights = dict(learned.model.named_parameters())
+    assert all(torch.equal(weights[key], tensor.dequantize()) for key, tensor in learned.palettes.items())
 
 
 def test_rows_that_a_palette_does_not_divide_are_named(small: Callable[..., Parcae]) -> None:

@@ -1,26 +1,22 @@
-"""Distillation, the injection guard and comparisons, on the trained reference model."""
+"""The injection guard and comparisons, on the trained reference model."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from parcae_mobile import Parcae, load_model
-from parcae_mobile.errors import InputError, TensorValueError, UsageError
+from parcae_mobile.errors import InputError
 from parcae_mobile.parity import compare
 from parcae_mobile.text import text_ids
 from quantize import load_recipe, quantize_with
 from quantize.algorithms import draw_windows
-from quantize.apply import QuantizedModel
 from quantize.comparison import compare_recipes, plot_recipes, sensitivity
 from quantize.compression import HeldOut
-from quantize.distill import distill
 from quantize.guard import injection_report, max_decay, store
 from quantize.study.markdown import replace_table, table
-from quantize.tensor import on_scale_grid
 
 
 @pytest.fixture(scope="module")
@@ -29,80 +25,8 @@ def model(data: Path) -> Parcae:
 
 
 @pytest.fixture(scope="module")
-def calibration(data: Path) -> torch.Tensor:
-    return draw_windows(text_ids(data / "tiny-trained", "calibration"), 8, 64)
-
-
-@pytest.fixture(scope="module")
 def held_out(model: Parcae, data: Path) -> HeldOut:
     return HeldOut(model, text_ids(data / "tiny-trained", "heldout").windows(2, 96), (1, 4, 8))
-
-
-@pytest.fixture(scope="module")
-def rounded(model: Parcae) -> QuantizedModel:
-    return quantize_with(model, load_recipe("int4-small"), "rtn")
-
-
-def injection_of(model: Parcae) -> list[torch.Tensor]:
-    return list(model.transformer["adapter"].parameters())
-
-
-@pytest.fixture(scope="module")
-def distilled(model: Parcae, rounded: QuantizedModel, calibration: torch.Tensor) -> QuantizedModel:
-    return distill(model, rounded, calibration, steps=8, seed=1)
-
-
-def test_distillation_brings_logits_nearer(
-    rounded: QuantizedModel, distilled: QuantizedModel, held_out: HeldOut
-) -> None:
-    before, after = (held_out.measure(q.model)[0][8].kl_mean for q in (rounded, distilled))
-    assert after < 0.92 * before
-
-
-def test_distillation_moves_scales_on_their_grid_and_norms_alone(
-    model: Parcae, rounded: QuantizedModel, distilled: QuantizedModel
-) -> None:
-    for name, tensor in distilled.tensors.items():
-        assert torch.equal(tensor.integers, rounded.tensors[name].integers)
-        assert torch.equal(on_scale_grid(tensor.scales), tensor.scales)
-        assert torch.equal(dict(distilled.model.named_parameters())[name], tensor.dequantize())
-    assert not torch.equal(distilled.model.transformer["ln_f"].weight, model.transformer["ln_f"].weight)
-    for kept, own in zip(injection_of(distilled.model), injection_of(model), strict=True):
-        assert torch.equal(kept, own)
-    assert "distilled for 8 steps" in distilled.notes[-1] and not rounded.notes
-
-
-def test_distillation_repeats_for_a_seed(
-    model: Parcae, rounded: QuantizedModel, calibration: torch.Tensor
-) -> None:
-    one, same, other = (distill(model, rounded, calibration[:4, :32], 2, seed=seed) for seed in (1, 1, 2))
-    name = "transformer.ln_f.weight"
-    weights = [dict(q.model.named_parameters())[name] for q in (one, same, other)]
-    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
-
-
-def test_the_injection_is_trained_only_where_the_recipe_says_so(
-    model: Parcae, rounded: QuantizedModel, calibration: torch.Tensor
-) -> None:
-    allowed = replace(rounded, recipe=replace(rounded.recipe, train_injection=True))
-    trained = distill(model, allowed, calibration[:4, :32], steps=2)
-    assert not any(
-        torch.equal(kept, own) for kept, own in zip(injection_of(trained.model), injection_of(model), strict=True)
-    )
-    decay = max_decay(trained.model)
-    assert decay is not None and decay < 1 and decay != max_decay(model)
-
-
-def test_distillation_refuses_no_steps_and_a_loss_that_is_not_finite(
-    model: Parcae, rounded: QuantizedModel, calibration: torch.Tensor
-) -> None:
-    with pytest.raises(UsageError, match="--distill 0"):
-        distill(model, rounded, calibration, steps=0)
-    broken = quantize_with(model, load_recipe("fp32"), "rtn")
-    broken.model.load_state_dict(model.state_dict(), assign=True)
-    broken.model.transformer["C"].weight = torch.nn.Parameter(torch.full((128, 128), torch.nan), requires_grad=False)
-    with pytest.raises(TensorValueError, match="distillation step 1: the loss is not finite"):
-        distill(model, broken, calibration[:4, :32], steps=1)
 
 
 def test_the_guard_shows_that_the_matrix_and_the_decay_are_dear(held_out: HeldOut) -> None:
