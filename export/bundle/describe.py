@@ -87,31 +87,42 @@ def runtime_of(manifest: Manifest, platform: Platform) -> Runtime:
 
 
 def graphs_of(manifest: Manifest) -> dict[str, Graph]:
-    """Graphs by role, or by loop count where they are static; functions and methods as `FILE:NAME` in the signature."""
-    found: dict[str, Graph] = {}
-    functions = {key.partition(":")[2]: key.partition(":")[0] for key in manifest.signature if ":" in key}
+    """Graphs by role, or by loop count where they are static."""
+    functions = functions_of(manifest)
     if manifest.loop_form == "stages":
-        for role in ROLES.values():
-            if role in functions:
-                longer = [other for other in functions if other.startswith(f"{role}_")]
-                found[role] = Graph(file=functions[role], function=role, prefill_function=longer[0] if longer else None)
-            else:
-                found[role] = Graph(file=f"model_{role}.onnx")
-        return found
-    files = manifest.graphs or {str(manifest.loops): next(iter(manifest.signature)).partition(":")[0]}
+        if not functions:
+            return {role: Graph(file=f"model_{role}.onnx") for role in ROLES.values()}
+        longer = {name.rpartition("_")[0]: name for name in functions if name not in ROLES.values()}
+        return {
+            role: Graph(file=functions[role], function=role, prefill_function=longer.get(role))
+            for role in ROLES.values()
+        }
     function = next(iter(functions), None)
+    file = functions[function] if function is not None else next(iter(manifest.signature))
     if manifest.loops == "dynamic":
-        return {"model": Graph(file=next(iter(files.values())), function=function)}
-    return {loops: Graph(file=file, function=function) for loops, file in files.items()}
+        return {"model": Graph(file=file, function=function)}
+    files = manifest.graphs or {str(manifest.loops): file}
+    return {loops: Graph(file=name, function=function) for loops, name in files.items()}
+
+
+def functions_of(manifest: Manifest) -> dict[str, str]:
+    """Functions and their files, where a file holds several: FILE:FUNCTION, or a method of the only program."""
+    found = {}
+    for key in manifest.signature:
+        file, _, function = key.rpartition(":")
+        if file:
+            found[function] = file
+        elif key not in manifest.files:
+            found[key] = next(name for name in manifest.files if name.endswith(".pte"))
+    return found
 
 
 def cache_of(manifest: Manifest, host: Host) -> Cache:
     """The cache's contract; prompts go in in chunks of what the artifact's own host takes."""
     geometry = CacheGeometry.from_manifest(manifest)
     chunk = min(host.prefill_chunk, manifest.kv.context)
-    for key in manifest.signature:  # Core ML: the size is in the function's name
-        size = key.rpartition("_")[2]
-        chunk = int(size) if ":prelude_" in key and size.isdigit() else chunk
+    for name in functions_of(manifest):  # Core ML: the size is in the function's name
+        chunk = int(name.rpartition("_")[2]) if name.startswith("prelude_") else chunk
     stages = {
         role: CacheStage(
             layers=geometry.layers[stage],
@@ -153,13 +164,13 @@ def memory_of(manifest: Manifest, platform: Platform) -> Memory:
 
 
 def work_per_token(manifest: Manifest) -> int:
-    """Bytes that one token of a chunk takes in the arrays that pass between graphs."""
+    """Bytes of one token in the arrays that pass between graphs, which are (1, tokens) or (1, tokens, width)."""
     arrays: dict[str, int] = {}
     for signature in manifest.signature.values():
         for port in [*signature.inputs, *signature.outputs]:
-            if "sequence" in port.shape:
-                sizes = [size for size in port.shape if isinstance(size, int)]
-                arrays[port.name] = math.prod(sizes) * np.dtype(port.dtype).itemsize
+            if len(port.shape) in (2, 3) and port.name not in ("logits", "attention_mask"):
+                width = port.shape[2] if len(port.shape) == 3 else 1
+                arrays[port.name] = int(width) * np.dtype(port.dtype).itemsize
     return sum(arrays.values())
 
 

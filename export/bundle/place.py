@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+
 from export.artifact.publish import publish, staging
 from export.bundle.describe import describe
 from export.bundle.platforms import check_platform
@@ -55,7 +57,10 @@ def put(
         raise UsageError(f"{final} exists and is no bundled model; move it away or give another --name")
     manifest = verify_artifact(artifact, threads).manifest
     host = load_host(find_target(manifest.target))(artifact, manifest, threads)
-    described = describe(artifact, manifest, host, platform, name)
+    try:
+        described = describe(artifact, manifest, host, platform, name)
+    except ValidationError as error:
+        raise InputError(f"{artifact}: {error.errors()[0]['msg']}; export the artifact again") from None
     done: Done = "replaced" if final.exists() else "added"
     if done == "replaced" and is_whole(final, described):
         done = "unchanged"

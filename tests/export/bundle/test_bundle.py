@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from export.bundle.describe import graphs_of, work_per_token
 from export.bundle.platforms import refusal, settings, token_parity
 from export.bundle.selftest import places
 from export.run.generation import generate
@@ -18,7 +19,7 @@ from export.targets.registry import find_target, load_host
 from export.targets.runtimes import least_runtimes
 from parcae_mobile.app_checks import check_files, read_app_manifest
 from parcae_mobile.app_manifest import AppManifest
-from parcae_mobile.manifest import MANIFEST, Manifest, read_manifest
+from parcae_mobile.manifest import MANIFEST, Manifest, Signature, read_manifest
 from parcae_mobile.sampling import Sampling
 
 Cli = Callable[..., Any]
@@ -245,6 +246,45 @@ def test_the_least_runtime_is_the_measured_one_of_each_form_and_cache(artifact: 
         "iOS": "18",
         "macOS": "15",
     }
+
+
+ARRAY = {"name": "state", "dtype": "float32", "shape": [1, 64, 8]}
+LOGITS = {"name": "logits", "dtype": "float16", "shape": [1, 64, 60]}
+PACKAGE = "model.mlpackage"
+SHAPES: list[tuple[dict[str, Any], list[str], dict[str, tuple[str, str | None, str | None]]]] = [
+    (
+        {"target": "executorch"},
+        ["coda", "prelude", "recur"],
+        {role: ("model.pte", role, None) for role in ("prelude", "recur", "coda")},
+    ),
+    ({"target": "executorch", "loop_form": "unrolled", "loops": 4}, ["forward"], {"4": ("model.pte", "forward", None)}),
+    (
+        {"target": "coreml"},
+        [f"{PACKAGE}:{role}{size}" for role in ("coda", "prelude", "recur") for size in ("", "_64")],
+        {role: (PACKAGE, role, f"{role}_64") for role in ("prelude", "recur", "coda")},
+    ),
+    ({"target": "coreml", "loop_form": "while"}, [f"{PACKAGE}:main"], {"model": (PACKAGE, "main", None)}),
+    ({"loop_form": "scan"}, ["model.onnx"], {"model": ("model.onnx", None, None)}),
+    (
+        {"loop_form": "unrolled", "loops": 4, "graphs": {"2": "model_T2.onnx", "4": "model.onnx"}},
+        ["model.onnx", "model_T2.onnx"],
+        {"2": ("model_T2.onnx", None, None), "4": ("model.onnx", None, None)},
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "signature", "expected"), SHAPES)
+def test_graphs_are_found_in_the_files_of_each_target(
+    artifact: Path, changes: dict[str, Any], signature: list[str], expected: dict[str, Any]
+) -> None:
+    entry = read_manifest(artifact).files["weights.data"]
+    names = ["golden.npz", "model.onnx", "model_T2.onnx", "model.pte", f"{PACKAGE}/Manifest.json"]
+    part = Signature.model_validate({"inputs": [ARRAY], "outputs": [LOGITS]})
+    given: dict[str, Any] = {"signature": dict.fromkeys(signature, part), "files": dict.fromkeys(names, entry)}
+    manifest = read_manifest(artifact).model_copy(update=given | changes)
+    found = graphs_of(manifest)
+    assert {key: (graph.file, graph.function, graph.prefill_function) for key, graph in found.items()} == expected
+    assert work_per_token(manifest) == 8 * 4
 
 
 def test_golden_logits_are_found_only_where_they_lie_as_they_are(tmp_path: Path) -> None:
