@@ -1,0 +1,151 @@
+"""Renders report.html: one page that opens offline, in light and dark, on a desk and on a phone.
+
+    text = render([Subject(manifest, facts)])              # an artifact's own page
+    text = render([Subject(read_manifest(a)), Subject(read_manifest(b))])
+
+The same facts give the same bytes. Everything that comes from a checkpoint or a manifest is escaped, and the page's own
+policy forbids scripts and requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from export.report.page.clients import clients
+from export.report.page.plots import plots
+from export.report.page.subject import Subject
+from parcae_mobile.manifest import Manifest, Verdict
+
+REPORT = "report.html"
+TARGET_NAMES = {"onnx": "ONNX", "executorch": "ExecuTorch", "coreml": "Core ML"}
+_COLUMNS = (
+    ("kl_mean", "mean KL", ".1e"),
+    ("kl_p99", "99th percentile", ".1e"),
+    ("top1", "top-1", ".2%"),
+    ("max_abs", "greatest |difference|", ".1e"),
+    ("perplexity_ratio", "perplexity ratio", ".4f"),
+    ("greedy_equal", "greedy tokens equal", "d"),
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A gate's outcome as a word, with what it means."""
+
+    word: str
+    kind: str
+    title: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns; the first cell of a row names it."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def render(subjects: Sequence[Subject]) -> str:
+    """HTML text of a page about one or more artifacts."""
+    title = subjects[0].manifest.artifact if len(subjects) == 1 else f"{len(subjects)} artifacts side by side"
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    source = resources.files("export.report.page").joinpath("template.html").read_text(encoding="utf-8")
+    return environment.from_string(source).render(
+        title=title,
+        subjects=subjects,
+        plots=plots(subjects),
+        names=TARGET_NAMES,
+        verdicts=verdict_lines,
+        measured=measured_tables,
+        clients=clients,
+    )
+
+
+def verdict_lines(subject: Subject) -> list[Line]:
+    """The gates and the certificate, each with what it would have caught."""
+    manifest = subject.manifest
+    return [
+        _gate(
+            manifest.lowering,
+            "Lowering: the files compute what PyTorch computes with the same weights",
+            "It would have caught a wrong weight, a swapped matrix, a shifted cache slot or position, a wrong count",
+        ),
+        _gate(
+            manifest.compression,
+            "Compression: quantizing costs no more than the recipe allows",
+            "It would have caught a recipe or an algorithm that loses too much, at any loop count that was judged",
+        ),
+        _certificate(manifest),
+    ]
+
+
+def _gate(verdict: Verdict, title: str, caught: str) -> Line:
+    if verdict.passed is None:
+        return Line("not run:", "not-run", title, verdict.note)
+    bounds = ", ".join(f"{key} {bound:g}" for key, bound in verdict.budget.items())
+    if verdict.passed:
+        return Line("passed:", "passed", title, f"{caught}. Bounds: {bounds}.")
+    return Line("FAILED:", "failed", title, f"{verdict.note}. Bounds: {bounds}.")
+
+
+def _certificate(manifest: Manifest) -> Line:
+    certificate = manifest.certificate
+    title = "Pole certificate: the stable injection is the checkpoint's"
+    if certificate.max_decay is None:
+        return Line("not run:", "not-run", title, certificate.note)
+    good = certificate.max_decay < 1 and certificate.injection_matrix_equal is True
+    matrix = "bit for bit the checkpoint's" if certificate.injection_matrix_equal else "not the checkpoint's"
+    # repr keeps every digit: a decay just above 1 is never shown as 1
+    detail = f"Greatest decay {certificate.max_decay!r}, re-read from the file; B is {matrix}."
+    return Line("passed:" if good else "FAILED:", "passed" if good else "failed", title, detail)
+
+
+def measured_tables(subject: Subject) -> list[Table]:
+    """Figures of both gates by loop count, of the KV policies, and of the files."""
+    manifest = subject.manifest
+    tables = [
+        _by_loops("Lowering: the artifact against eager PyTorch with the same weights", manifest.lowering),
+        _by_loops("Compression: quantized against fp32, held-out text", manifest.compression),
+        _policies(manifest),
+        Table(
+            "Files",
+            ["file", "bytes", "SHA-256"],
+            [[name, f"{entry.bytes:,}", entry.sha256] for name, entry in manifest.files.items()],
+        ),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def _by_loops(title: str, verdict: Verdict) -> Table:
+    judged = verdict.by_loops.values()
+    columns = [column for column in _COLUMNS if any(row.get(column[0]) is not None for row in judged)]
+    rows = [
+        [f"T={loops}", *(_cell(row.get(key), form) for key, _, form in columns)]
+        for loops, row in sorted(verdict.by_loops.items(), key=lambda item: int(item[0]))
+    ]
+    return Table(title, ["loops", *(heading for _, heading, _ in columns)], rows)
+
+
+def _policies(manifest: Manifest) -> Table:
+    rows = [
+        [
+            f"{policy} (chosen)" if policy == manifest.kv.policy else policy,
+            f"{cost['kl_mean']:.1e}",
+            f"{cost['top1']:.2%}",
+            f"{cost['bytes_per_token']:,.0f}",
+        ]
+        for policy, cost in manifest.kv.measured.items()
+    ]
+    title = f"KV policies at T={manifest.kv.measured_at_loops}"
+    return Table(title, ["policy", "KL to full", "top-1", "bytes per token"], rows)
+
+
+def _cell(value: Any, form: str) -> str:
+    return "-" if value is None else format(value, form)
