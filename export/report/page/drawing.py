@@ -16,7 +16,7 @@ INK, FAINT = "#010101", "#020202"
 SERIES = ("#030303", "#040404", "#050505", "#060606", "#070707")
 MARKERS = ("o", "s", "^", "D", "v")
 _VARIABLES = {INK: "--ink", FAINT: "--faint"} | {drawn: f"--series-{n}" for n, drawn in enumerate(SERIES, 1)}
-_STYLE = {
+_STYLE: Any = {  # matplotlib's own type for it lists every key that there is
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
