@@ -17,9 +17,7 @@ from export.cli.app import Json, app, options_of, out, print_json, progress_line
 from export.request import ExportRequest
 from parcae_mobile.errors import GateError, ParcaeError
 
-if TYPE_CHECKING:
-    from export.pipeline import ExportResult
-
+DEFAULT_QUANT = "int4"
 SUBCOMMANDS = (artifacts, bench, bundle, loops, models, pages)  # importing them registers their commands
 
 
