@@ -23,6 +23,9 @@ from export.gates.certificate import certify
 from export.gates.lowering import TEXT_TOKENS, LoweringVerdict, budget_name, lowering_gate
 from export.gates.reference import CheckedReference, artifact_distance, check_reference
 from export.job import Job, Progress, resolve, settle_cache
+from export.report.files import write_pages
+from export.report.page.measure import model_facts
+from export.report.page.subject import ModelFacts
 from export.request import (
     ExportRequest,
     check_files_are_read,
@@ -52,6 +55,7 @@ class Prepared:
     quantized: QuantizedModel
     compression: Verdict
     reference: CheckedReference | None  # None without gates
+    facts: ModelFacts | None  # for the report; None without gates
     seconds: dict[str, float]
 
 
@@ -110,7 +114,13 @@ def prepare(request: ExportRequest, source: Source, recipe: Recipe, progress: Pr
         progress("checking fp32 against the golden reference")
         with _timed(seconds, "reference"):
             reference = check_reference(source, source.text("heldout", request.text, 128), request.reference)
-    return Prepared(quantized, compression_verdict(request, source, quantized, progress), reference, seconds)
+    compression = compression_verdict(request, source, quantized, progress)
+    facts = None
+    if request.verify:
+        progress("measuring each part of the model")
+        with _timed(seconds, "facts"):
+            facts = model_facts(source, recipe)
+    return Prepared(quantized, compression, reference, facts, seconds)
 
 
 def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: Progress) -> QuantizedModel:
@@ -165,7 +175,8 @@ def export_one(job: Job, prepared: Prepared, progress: Progress = lambda line: N
                 job.source.tokenizer.save(folder)
             delegation = module.write(prepared.quantized, folder, job.options) or {}
             _add_golden(job, prepared.quantized, folder)
-        certificate, problems = certify(job.source.model, module.read_injection(folder))
+        stored = module.read_injection(folder)
+        certificate, problems = certify(job.source.model, stored)
         draft = assemble(job, prepared.quantized, module.signatures(folder), certificate, prepared.compression)
         lowering, reference = NOT_RUN, None
         if prepared.reference is not None:
@@ -185,6 +196,8 @@ def export_one(job: Job, prepared: Prepared, progress: Progress = lambda line: N
                 "verified_by": job.target.host_runtime if job.request.verify else "not verified",
             }
         )
+        write_pages(job, manifest, prepared.facts, stored, folder)
+        manifest = manifest.model_copy(update={"files": hash_files(folder)})
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         final = job.final if not problems else failed_folder(job.final)
         publish(folder, final)

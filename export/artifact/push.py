@@ -53,7 +53,7 @@ def push(folder: Path, repository: str, private: bool = False, message: str | No
     except OfflineModeIsEnabled:
         raise InputError(f"cannot push to {repository}: HF_HUB_OFFLINE is set; unset it") from None
     except HfHubHTTPError as error:
-        status = error.response.status_code
+        status = error.response.status_code if error.response is not None else 0
         refused = status in (401, 403)
         advice = "log in with a token that may write there" if refused else "try again, or give another --repo"
         reason = " ".join(str(error).split())[:200]

@@ -17,7 +17,9 @@ from export.cli.app import Json, app, options_of, out, print_json, progress_line
 from export.request import ExportRequest
 from parcae_mobile.errors import GateError, ParcaeError
 
-DEFAULT_QUANT = "int4"
+if TYPE_CHECKING:
+    from export.pipeline import ExportResult
+
 SUBCOMMANDS = (artifacts, bench, bundle, loops, models, pages)  # importing them registers their commands
 
 

@@ -1,12 +1,11 @@
 """The facts of a page that are measured on the model while it is exported.
 
-facts = model_facts(source, recipe, decays)            # decays as re-read from the finished artifact
+facts = model_facts(source, recipe)                    # decays are each artifact's own, and added by it
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 
 import torch
 
@@ -23,7 +22,7 @@ SENSITIVITY_WINDOWS, SENSITIVITY_LENGTH = 2, 128
 SMALL_MODEL = 50_000_000  # parameters; of larger ones the cost of each part is not measured
 
 
-def model_facts(source: Source, recipe: Recipe, decays: Sequence[float]) -> ModelFacts:
+def model_facts(source: Source, recipe: Recipe) -> ModelFacts:
     """Bytes by part, state changes on text, and what each part costs alone where there is text to judge it on."""
     model, config = source.model, source.model.config
     sizes: dict[str, list[int]] = defaultdict(lambda: [0, 0])
@@ -41,7 +40,7 @@ def model_facts(source: Source, recipe: Recipe, decays: Sequence[float]) -> Mode
         costs = {row.component: row.distance.kl_mean for row in rows}
     return ModelFacts(
         bytes_by_component={name: (sizes[name][0], sizes[name][1]) for name in COMPONENTS if name in sizes},
-        decays=list(decays),
+        decays=(),
         state_changes=changes,
         sensitivity=costs,
         sensitivity_loops=loops,
