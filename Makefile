@@ -1,4 +1,13 @@
-# make demo: the main job on the embedded model. make test: lint, types and the suite. Both set up .venv by themselves.
+# Every target sets up .venv by itself.
+## make demo           export the embedded model, verify the artifact, generate text from it
+## make test           lint, types and the suite
+## make acceptance     the full matrix of targets, forms, loop counts and presets
+## make bench          bytes, memory and speed of the 140M shape
+## make app-kit        write the vectors and schemas that every app passes
+## make app-artifacts  export what the apps' tests and demos bundle
+## make docs           write the generated pages and build the site in build/site
+## make docs-check     say whether a generated page or a link is stale
+## make clean          remove everything that the other targets made
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -6,7 +15,10 @@ SETUP := .venv/.installed
 # The embedded model is small: one thread is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint suite acceptance bench app-kit app-artifacts clean
+.PHONY: help demo test lint suite acceptance bench app-kit app-artifacts docs docs-check clean
+
+help:
+	@sed -n 's/^## //p' Makefile
 
 $(SETUP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -74,6 +86,19 @@ $(APPS)/shared/%: | $(SETUP)
 
 $(APPS)/full/%: | $(SETUP)
 	$(BIN)/parcae-export --quant fp32 --kv full --out $(@D) --no-verify --quiet --threads 1
+
+docs: build/.docs
+	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --quiet --strict
+
+docs-check: build/.docs
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/mkdocs build --quiet --strict
+
+build/.docs: docs/requirements.txt | $(SETUP)
+	$(BIN)/pip install -qq --disable-pip-version-check -r docs/requirements.txt
+	@mkdir -p build
+	@touch $@
 
 clean:
 	rm -rf .venv dist build *.egg-info
