@@ -1,6 +1,7 @@
 # Every target sets up .venv by itself.
 ## make demo           export the embedded model, verify the artifact, generate text from it
-## make test           lint, types and the suite
+## make test           lint, types, the suite, and the Android app's Kotlin
+## make test-android   the Android app's Kotlin on the JVM
 ## make acceptance     the full matrix of targets, forms, loop counts and presets
 ## make bench          bytes, memory and speed of the 140M shape
 ## make app-kit        write the vectors and schemas that every app passes
@@ -15,7 +16,7 @@ SETUP := .venv/.installed
 # The embedded model is small: one thread is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint suite acceptance bench app-kit app-artifacts docs docs-check clean
+.PHONY: help demo test lint suite test-android acceptance bench app-kit app-artifacts docs docs-check clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -33,7 +34,7 @@ demo: $(SETUP)
 	$(BIN)/parcae-export verify dist/parcae-tiny-onnx-dynamic-int4 --threads 1
 	$(BIN)/parcae-export generate dist/parcae-tiny-onnx-dynamic-int4 --tokens 80 --temperature 0.7 --top-k 40 --threads 1
 
-test: lint suite
+test: lint suite test-android
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
@@ -41,6 +42,10 @@ lint: $(SETUP)
 
 suite: $(SETUP)
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# The Android app's Kotlin on the JVM, against the desktop's onnxruntime; says what it did not run where Java or Maven is missing.
+test-android: $(SETUP)
+	$(BIN)/python android_demo/tools/check.py
 
 # The full matrix of forms, presets and loop counts: minutes, not part of `make test`.
 acceptance: $(SETUP)

@@ -1,0 +1,110 @@
+package dev.parcae.core
+
+import java.io.File
+import java.io.IOException
+import java.io.InputStream
+
+/** Files that can be read by name: an app's assets, or a folder that a user picked. */
+interface FileSource {
+    /** The stream of a file, null if there is none of that name. */
+    fun open(name: String): InputStream?
+}
+
+/** A model that is in the store, whole and checked when it came in. */
+data class StoredModel(val folder: File, val manifest: AppManifest)
+
+/** The models in an app's private folder, `DIR/NAME/` with `app.json` in each. A model appears there whole or not at all. */
+class ModelStore(private val folder: File) {
+    /** Models that can be read, by name. Folders that cannot are left out. */
+    fun list(): List<StoredModel> = folder.listFiles().orEmpty().filter { !it.name.endsWith(PART) }.sortedBy { it.name }.mapNotNull {
+        try {
+            StoredModel(it, readAppManifest(File(it, APP_MANIFEST).readText()))
+        } catch (_: Failure) {
+            null
+        } catch (_: IOException) {
+            null
+        }
+    }
+
+    /**
+     * Copy a model in: the manifest and the runtime first, then sizes and SHA-256 of all files as they are copied, then one rename.
+     *
+     * [accept] throws a [Failure] for a manifest that the app cannot run. [free] are the bytes that may be used. A failure leaves
+     * nothing behind. A model of the same name is replaced.
+     */
+    fun add(
+        source: FileSource,
+        accept: (AppManifest) -> Unit,
+        free: Long = folder.apply { mkdirs() }.usableSpace,
+        stopped: () -> Boolean = { false },
+        progress: (Long, Long) -> Unit = { _, _ -> },
+    ): StoredModel {
+        val text = source.open(APP_MANIFEST)?.use { String(it.readBytes(), Charsets.UTF_8) } ?: throw Failure(
+            Kind.IMPORT,
+            "There is no $APP_MANIFEST in this folder. Choose the folder that parcae-export bundle wrote; a zip has to be unpacked first.",
+            APP_MANIFEST,
+        )
+        val manifest = readAppManifest(text)
+        accept(manifest)
+        if (manifest.bytes > free) {
+            val message = "This model has ${manifest.bytes} bytes, the phone has $free free; delete something first."
+            throw Failure(Kind.IMPORT, message)
+        }
+        val part = File(folder, manifest.name + PART)
+        part.deleteRecursively()
+        try {
+            var done = 0L
+            for ((name, entry) in manifest.files.toSortedMap()) {
+                val target = File(part, name)
+                target.parentFile!!.mkdirs()
+                val stream = source.open(name) ?: throw Failure(Kind.MISSING, "$name is missing; copy the model again.", name)
+                stream.use { input -> target.outputStream().use { output -> copy(input, output, entry.bytes, name, stopped) } }
+                done += entry.bytes
+                progress(done, manifest.bytes)
+            }
+            checkFiles(manifest, part)
+            File(part, APP_MANIFEST).writeText(text)
+            val final = File(folder, manifest.name)
+            final.deleteRecursively()
+            if (!part.renameTo(final)) throw Failure(Kind.IMPORT, "The phone did not let the model be stored; free some space and try again.")
+            return StoredModel(final, manifest)
+        } catch (error: IOException) {
+            throw Failure(Kind.IMPORT, "Copying stopped (${error.message}); try again.", cause = error)
+        } finally {
+            part.deleteRecursively()
+        }
+    }
+
+    /** Take a model out. */
+    fun remove(name: String) {
+        File(folder, name).deleteRecursively()
+    }
+
+    private fun copy(input: InputStream, output: java.io.OutputStream, most: Long, name: String, stopped: () -> Boolean) {
+        val block = ByteArray(1 shl 16)
+        var copied = 0L
+        while (true) {
+            if (stopped()) throw Stopped()
+            val count = input.read(block)
+            if (count < 0) return
+            copied += count
+            if (copied > most) throw Failure(Kind.SIZE, "$name is larger than listed; copy the model again.", name)
+            output.write(block, 0, count)
+        }
+    }
+
+    private companion object {
+        const val PART = ".partial"
+    }
+}
+
+/**
+ * Throw a [Failure] of kind MEMORY if a model does not fit in [available] bytes at [loops] loops with its whole context.
+ */
+fun checkMemory(manifest: AppManifest, loops: Int, available: Long) {
+    val needed = manifest.memoryNeeded(loops)
+    if (needed > available) {
+        val (need, have) = listOf(needed, available).map { (it + 999_999) / 1_000_000 }
+        throw Failure(Kind.MEMORY, "This model needs $need MB at T=$loops and a full context, the phone has $have MB to give; close other apps.")
+    }
+}
