@@ -21,6 +21,7 @@ from parcae_mobile.model import Parcae
 from parcae_mobile.text import TokenText
 
 from .apply import Progress, QuantizedModel, Quantizer, Stored, nearest_values, quantize_model
+from .fisher import refine_by_fisher
 from .gptq import DAMPING, HessianError, quantize_gptq
 from .hessians import BYTES_AT_ONCE, collect_hessians, input_of, passes
 from .hqq import quantize_hqq
@@ -31,7 +32,7 @@ from .recipe import Recipe, Rule, assign_rules
 
 ALGORITHMS = ("auto", "rtn", "hqq", "gptq", "learned")
 CALIBRATION_WINDOWS, CALIBRATION_LENGTH = 32, 256
-LEARNED_WINDOWS, START_WINDOWS = 2048, 128  # at most, of `learned` and of GPTQ before it
+LEARNED_WINDOWS, START_WINDOWS = 2048, 64  # at most, of `learned` and of GPTQ before it
 
 TOKENS_PER_COLUMN = 4  # fewer calibration tokens than this times a matrix's columns get a note
 
@@ -73,6 +74,7 @@ def quantize_with(
         count, listed = len(quantized.fallbacks), "; ".join(f"{n}: {why}" for n, why in quantized.fallbacks.items())
         raise GateError(f"GPTQ fell back to rounding for {count} matrices, {max_fallbacks} allowed ({listed})")
     if chosen == "learned" and quantized.tensors:
+        quantized = refine_by_fisher(model, quantized, seen, seed, progress)
         return learn(model, quantized, calibration, learning or Learning(), seed, progress)
     return quantized
 

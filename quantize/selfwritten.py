@@ -17,8 +17,8 @@ from parcae_mobile.kv_cache import KVCache
 from parcae_mobile.model import Parcae
 
 VOICES = ((4, 1.0), (4, 0.8), (8, 1.0), (2, 1.0))  # loop count and temperature of a page
-PAGE = 128  # windows that are written together
-USES = 3  # times that a page is gone through before the next is written, for writing costs nearly what learning does
+PAGE = 64  # windows that are written together
+USES = 4  # times that a page is gone through before the next is written, for writing costs nearly what learning does
 
 
 class SelfWritten:
