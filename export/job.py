@@ -129,6 +129,8 @@ def _check_recipe(recipe: Recipe, source: Source, target: Target) -> None:
     """Raise if the target cannot hold what the recipe makes, or if that would save nothing there."""
     if recipe.has_palettes and not target.palettes:
         raise UsageError(f"--quant {recipe.name}: {target.name} has no palettes, only integers with scales; use int4")
+    if recipe.has_zero_points and not target.zero_points:
+        raise UsageError(f"--quant {recipe.name}: {target.name} has no zero points, only symmetric integers; use int4")
     if not target.stores_fp16 and half_matrices(recipe, source.model):
         raise UsageError(
             f"--quant {recipe.name}: {target.name} stores float matrices as fp32, rounding them to fp16 would save "

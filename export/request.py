@@ -45,7 +45,7 @@ class ExportRequest:
     portable: Annotated[bool, Doc("ONNX with standard operators only.")] = False
     all_logits: Annotated[bool, Doc("Static ONNX: logits of all positions, not the last.")] = False
     delegate: Annotated[str | None, Doc("ExecuTorch delegate: xnnpack; others say why not.")] = None
-    quant: Annotated[str, Doc("fp32, fp16, int8, int4, int4-small or a TOML file.")] = "int4"
+    quant: Annotated[str, Doc("fp32, fp16, int8, int4, int4-zero-points, int4-small, int4-palette or TOML.")] = "int4"
     algorithm: Annotated[str, Doc("auto (gptq where there is text), rtn, hqq, gptq or learned.")] = AUTO
     learn_steps: Annotated[int | None, Doc("Steps of learned rounding.")] = None
     learn_minutes: Annotated[float | None, Doc("Most minutes of learned rounding.")] = None

@@ -30,7 +30,7 @@ from torch import nn
 
 from parcae_mobile.errors import InputError, UsageError
 
-PRESETS = ("fp32", "fp16", "int8", "int4", "int4-small", "int4-palette")
+PRESETS = ("fp32", "fp16", "int8", "int4", "int4-zero-points", "int4-small", "int4-palette")
 POLES = ("transformer.adapter.A_log", "transformer.adapter.dt_bias")
 INJECTION_MATRICES = ("transformer.adapter.B", "transformer.adapter.adapter.weight")
 
@@ -88,6 +88,11 @@ class Recipe:
     def has_palettes(self) -> bool:
         """Whether any rule asks for palettes, which only some targets have."""
         return any(rule.palette_rows is not None for rule in self.rules)
+
+    @property
+    def has_zero_points(self) -> bool:
+        """Whether any rule asks for zero points, which only some targets have."""
+        return any(not rule.symmetric for rule in self.rules)
 
     def rule_for(self, name: str) -> Rule | None:
         """The first rule whose pattern matches, if it quantizes; None if the parameter stays float."""

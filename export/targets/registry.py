@@ -114,6 +114,7 @@ class Target:
     layout: str = ""  # how stored integers differ from the quantized tensors in place, for the manifest
     stores_fp16: bool = True  # whether a matrix that a recipe rounds to fp16 takes fewer bytes
     memory_module: str | None = None  # its `report(folder, manifest)` gives rows of resident bytes by loop count
+    zero_points: bool = True  # integers that are not symmetric around zero
     palettes: bool = False  # matrices as indices into tables of values
     portable_forms: tuple[LoopForm, ...] = ()  # forms that exist without the runtime's own operators (`--portable`)
     portable_shared_kv_forms: tuple[LoopForm, ...] = ()  # those of them whose loops can share a cache slot
@@ -167,6 +168,7 @@ TARGETS = {
             shared_kv_forms=("stages", "unrolled"),
             host_runtime="executorch",
             stores_fp16=False,
+            zero_points=False,
             memory_module="export.targets.executorch.memory",
             delegate_module="export.targets.executorch.writer",
         ),

@@ -155,6 +155,14 @@ def test_planned_bytes_are_the_bytes_that_come_out(small: Callable[..., Parcae],
     assert len(table) == len(list(model.parameters()))
 
 
+def test_zero_points_are_all_that_tells_two_presets_apart(small: Callable[..., Parcae]) -> None:
+    plain, shifted = (assign_rules(load_recipe(name), small()) for name in ("int4", "int4-zero-points"))
+    assert load_recipe("int4-zero-points").has_zero_points and not load_recipe("int4").has_zero_points
+    for name, rule in shifted.items():
+        assert rule.symmetric == (rule.bits == 8)
+        assert (rule.bits, rule.group_size) == (plain[name].bits, plain[name].group_size)
+
+
 def test_a_plan_says_what_a_tensor_becomes(small: Callable[..., Parcae]) -> None:
     rule = Rule("transformer.C.weight", 4, 16, symmetric=False)
     table = plan_table(Recipe("r", (rule,), Budget(0, 0)), small())
@@ -165,7 +173,8 @@ def test_a_plan_says_what_a_tensor_becomes(small: Callable[..., Parcae]) -> None
 
 
 @pytest.mark.parametrize(
-    ("preset", "megabytes"), [("int8", 152), ("int4", 96), ("int4-palette", 90), ("int4-small", 81)]
+    ("preset", "megabytes"),
+    [("int8", 152), ("int4", 96), ("int4-zero-points", 99), ("int4-palette", 90), ("int4-small", 81)],
 )
 def test_the_140m_shape_stays_below_its_size(preset: str, megabytes: float) -> None:
     with torch.device("meta"):

@@ -111,6 +111,7 @@ def test_a_pickle_with_code_in_it(refuse: Callable[..., str], model: Path, tmp_p
         (2, ["--algorithm", "learned", "--learn-steps", "0"], "--learn-steps 0: give 1 or more"),
         (2, ["--algorithm", "learned", "--learn-minutes", "-1"], "--learn-minutes -1: give more than 0"),
         (2, ["--algorithm", "awq"], "--algorithm awq"),
+        (2, ["--target", "executorch", "--quant", "int4-zero-points"], "executorch has no zero points"),
         (2, ["--context", "0"], "--context 0"),
         (2, ["--context", "113"], "the model takes 1 to 112"),
         (2, ["--threads", "-1"], "--threads -1"),
