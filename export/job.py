@@ -18,11 +18,12 @@ from export.kv.scales import measure_scales
 from export.request import AUTO, ExportRequest
 from export.source import Source
 from export.targets.registry import DYNAMIC, TARGETS, Loops, Target, WriteOptions, check_delegate
+from export.targets.shapes import Asked, instead, refusal
 from export.texts import windows_for
 from parcae_mobile.errors import ToolMissingError, UsageError
 from parcae_mobile.loops import KV_BYTES, KV_POLICIES
 from parcae_mobile.manifest import Compute, LoopForm
-from quantize.recipe import Recipe, half_matrices
+from quantize.recipe import Recipe, half_matrices, quantized_matrices
 
 Progress = Callable[[str], None]
 
@@ -46,6 +47,9 @@ def resolve(request: ExportRequest, source: Source, recipe: Recipe, target: Targ
     """
     trained = source.model.config.mean_recurrence
     loops = trained if trained in group else group[-1]
+    plain = source.model.config.plain
+    if plain and any(count not in (DYNAMIC, 1) for count in group):
+        raise UsageError(f"{source.name} has no loop, so --loops {group[-1]} means nothing there; leave it out")
     _check_flavour(request, target, loops)
     form = _loop_form(request, target, loops)
     _check_recipe(recipe, source, target)
@@ -57,7 +61,7 @@ def resolve(request: ExportRequest, source: Source, recipe: Recipe, target: Targ
     options = WriteOptions(
         loop_form=form,
         loops=loops,
-        max_loops=request.max_loops if loops == DYNAMIC else int(group[-1]),
+        max_loops=1 if plain else request.max_loops if loops == DYNAMIC else int(group[-1]),
         context=_context(request, source),
         compute=cast(Compute, compute),
         kv_policy="full" if request.kv == AUTO else request.kv,
@@ -70,10 +74,32 @@ def resolve(request: ExportRequest, source: Source, recipe: Recipe, target: Targ
     )
     if request.delegate is not None:
         check_delegate(target, request.delegate)
+    check_shape(target, options, source, recipe)
     label = "-".join(DYNAMIC if count == DYNAMIC else f"T{count}" for count in group)
     flavour = "-portable" if request.portable else ""
     final = request.out / f"{source.name}-{target.name}-{label}-{recipe.name}{flavour}"
     return Job(request, source, target, options, final)
+
+
+def check_shape(target: Target, options: WriteOptions, source: Source, recipe: Recipe) -> None:
+    """Raise if the target cannot take the model's shape or a matrix's format; the line names the targets that can."""
+    asked = shape_of(options, source, recipe)
+    why = refusal(target, asked)
+    if why is not None:
+        raise ToolMissingError(f"{why}; {instead(asked, default_computes(recipe))}")
+
+
+def shape_of(options: WriteOptions, source: Source, recipe: Recipe) -> Asked:
+    """What decides whether a target can write a model under a recipe. Raises `RecipeError` as quantizing would."""
+    rules = plan(recipe, source.model)
+    parameters = dict(source.model.named_parameters())
+    sizes = {name: (parameters[name].shape[0], parameters[name].shape[1]) for name in rules}
+    return Asked(source.model.config, rules, sizes, options)
+
+
+def default_computes(recipe: Recipe) -> dict[str, str]:
+    """What each target computes in under a recipe where nothing else is asked for."""
+    return {name: default_compute(target, recipe) for name, target in TARGETS.items()}
 
 
 def default_compute(target: Target, recipe: Recipe) -> str:

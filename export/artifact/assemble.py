@@ -12,6 +12,7 @@ from export.job import Job
 from export.targets.host import CacheGeometry
 from export.targets.registry import DYNAMIC
 from export.targets.runtimes import least_runtimes
+from export.targets.shapes import head_sizes
 from parcae_mobile.loops import KV_BYTES
 from parcae_mobile.manifest import (
     KV,
@@ -43,7 +44,8 @@ def assemble(
 ) -> Manifest:
     """The manifest before the gates ran and the files were hashed; those fields are filled in afterwards."""
     source, target, options, config = job.source, job.target, job.options, job.source.model.config
-    geometry = CacheGeometry.of(config, options.max_loops, options.context, options.kv_policy)
+    sizes = head_sizes(target, options, config)
+    geometry = CacheGeometry.of(config, options.max_loops, options.context, options.kv_policy, sizes)
     quantization = _quantization(job, quantized)
     fused = FUSED if options.portable and options.compute == "fp32" and quantization.tensors else ""
     floors = least_runtimes(target.name, options.portable, options.kv_dtype)

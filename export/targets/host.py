@@ -36,13 +36,18 @@ class CacheGeometry:
 
     @classmethod
     def of(
-        cls, config: ParcaeConfig, max_loops: int, context: int | None = None, policy: str = "full"
+        cls,
+        config: ParcaeConfig,
+        max_loops: int,
+        context: int | None = None,
+        policy: str = "full",
+        head_sizes: dict[str, int] | None = None,
     ) -> CacheGeometry:
-        """The geometry of a model's cache under a KV policy."""
+        """The geometry of a model's cache under a KV policy; `head_sizes` where a target pads heads."""
         return cls(
             layers={stage: config.layer_count(stage) for stage in STAGES},
             heads={stage: config.cached_heads(stage) for stage in STAGES},
-            head_size={stage: config.head_width(stage) for stage in STAGES},
+            head_size=head_sizes or {stage: config.head_width(stage) for stage in STAGES},
             slots=policy_slots(policy, max_loops),
             context=min(context or config.context, config.context),
             max_loops=max_loops,

@@ -102,6 +102,7 @@ class Target:
 
     name: str
     module: str | None  # None: planned, not built
+    shapes_module: str  # its `refusal(asked)` says why a shape cannot be written, and imports nothing heavy
     host_module: str | None  # its `open_host(folder, manifest, threads)` gives a Host; it imports no torch if it can
     extra: str
     packages: tuple[str, ...]  # what the extra installs that is reported in the manifest
@@ -140,6 +141,7 @@ TARGETS = {
         Target(
             name="onnx",
             module="export.targets.onnx.writer",
+            shapes_module="export.targets.onnx.shapes",
             host_module="export.targets.onnx.runtime.host",
             extra="onnx",
             packages=("torch", "onnx", "onnxruntime"),
@@ -158,6 +160,7 @@ TARGETS = {
         Target(
             name="executorch",
             module="export.targets.executorch.writer",
+            shapes_module="export.targets.executorch.shapes",
             host_module="export.targets.executorch.host",
             extra="executorch",
             packages=("torch", "executorch", "torchao"),
@@ -175,6 +178,7 @@ TARGETS = {
         Target(
             name="coreml",
             module="export.targets.coreml.writer",
+            shapes_module="export.targets.coreml.shapes",
             host_module="export.targets.coreml.host",
             extra="coreml",
             packages=("torch", "coremltools"),

@@ -164,6 +164,10 @@ class StageLowering:
     def chunk(self, node: Any) -> list[Var]:
         return self.writer.op("split", x=self.operand(node.args[0]), num_splits=node.args[1], axis=-1)
 
+    def concatenate(self, node: Any) -> Var:
+        axis = node.args[1] if len(node.args) > 1 else 0
+        return self.writer.op("concat", values=[self.operand(value) for value in node.args[0]], axis=axis)
+
     def add(self, node: Any) -> Var:
         """Sums end in the compute type: the injection's goes back to the residual stream, a residual stays there."""
         x, y = self.pair(node)
@@ -218,6 +222,7 @@ _HANDLERS: dict[Any, Callable[[StageLowering, Any], Any]] = {
     aten.slice.Tensor: StageLowering.slice,
     aten.clamp.default: StageLowering.clamp,
     aten.chunk.default: StageLowering.chunk,
+    aten.cat.default: StageLowering.concatenate,
     aten.add.Tensor: StageLowering.add,
     aten.mul.Tensor: _binary("mul"),
     aten.div.Tensor: _binary("real_div"),

@@ -16,6 +16,7 @@ from export.targets.coreml.dynamic import stage_functions, while_functions
 from export.targets.coreml.mil.interpreter import MilProgram
 from export.targets.coreml.mil.program import Named, Operation, Reference
 from export.targets.coreml.package import save_package
+from export.targets.coreml.shapes import LONGEST
 from export.targets.coreml.static import static_functions
 from export.targets.registry import StoredInjection, WriteOptions
 from parcae_mobile.errors import InputError, UsageError
@@ -24,7 +25,6 @@ from parcae_mobile.manifest import Port, Signature
 from quantize.apply import QuantizedModel
 
 PACKAGE = "model.mlpackage"
-LONGEST = 2048  # positions that an fp16 state counts exactly
 HUB_NAME = "co.huggingface.exporters.name"  # where swift-transformers looks for the tokenizer
 
 

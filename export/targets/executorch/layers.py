@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.stages import fold_injection
+from export.targets.executorch.shapes import linear_refusal
 from parcae_mobile.errors import UsageError
 from parcae_mobile.layers import GATE_CHANNELS, RMSNorm
 from parcae_mobile.model import Parcae
 from quantize.apply import QuantizedModel
 from quantize.tensor import QuantizedTensor
 
-LINEAR_GROUP = 32  # XNNPACK's blockwise int4 kernels want groups of a multiple of this
 _BLOCK = 8  # columns at once in a pair swap or a repetition: any (even) divisor of the width works
 HELPERS = ("mean_row", "swap_block", "repeat_block")  # constants of products that are no part of the model
 
@@ -163,17 +163,10 @@ def pack_pairs(integers: Tensor, low_first: bool) -> Tensor:
 
 def check_linear(name: str, tensor: QuantizedTensor) -> None:
     """Raise `UsageError` for a matrix that XNNPACK's kernels cannot hold as it is."""
-    remedy = "give it another rule in the recipe, or choose --target onnx"
-    if tensor.zero_points is not None:
-        raise UsageError(f"ExecuTorch: {name} has zero points and XNNPACK takes symmetric weights only; {remedy}")
-    whole_row = tensor.group_size == tensor.shape[1]
-    if tensor.bits > 4 and not whole_row:
-        raise UsageError(f"ExecuTorch: {name} is int8 in groups and XNNPACK wants one scale per row; {remedy}")
-    if tensor.bits <= 4 and tensor.group_size % LINEAR_GROUP:
-        raise UsageError(
-            f"ExecuTorch: {name} is int4 in groups of {tensor.group_size}, "
-            f"XNNPACK takes multiples of {LINEAR_GROUP}; {remedy}"
-        )
+    why = linear_refusal(tensor.bits, tensor.group_size, tensor.shape[1], tensor.zero_points is None)
+    if why is not None:
+        remedy = "give it another rule in the recipe, or choose --target onnx"
+        raise UsageError(f"ExecuTorch: {name} {why}; {remedy}")
 
 
 def friendly_model(quantized: QuantizedModel) -> Parcae:

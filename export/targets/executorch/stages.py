@@ -64,7 +64,7 @@ class LayerCache(nn.Module):
     keys: Tensor
     values: Tensor
 
-    def __init__(self, kv_heads: int, size: int, context: int, slots: int, norm: Norm, turn: PairSwap) -> None:
+    def __init__(self, kv_heads: int, size: int, context: int, slots: int, norm: Norm, turn: PairSwap | None) -> None:
         super().__init__()
         self.context, self.norm, self.turn = context, norm, turn
         for name in ("keys", "values"):
@@ -72,7 +72,7 @@ class LayerCache(nn.Module):
 
     def place(self, x: Tensor, chunk: Chunk, normalise: bool) -> Tensor:
         """Rotate adjacent pairs, then normalise."""
-        if chunk.cosines is not None and chunk.sines is not None:
+        if chunk.cosines is not None and chunk.sines is not None and self.turn is not None:
             x = x * chunk.cosines + self.turn(x) * chunk.sines
         return self.norm(x) if normalise else x
 
@@ -91,11 +91,11 @@ class Method(nn.Module):
         for index, name in enumerate(("cosines", "sines")):
             table = None if rope is None else rope[..., index].contiguous()
             self.register_buffer(name, table)
-        self.repeat = Repeat(size // 2)
+        self.repeat = None if rope is None else Repeat(size // 2)
         as_parameters(self)
         self.caches = nn.ModuleDict()
         norms: dict[int, Norm] = {}
-        turn = PairSwap(size, turn=True)
+        turn = None if rope is None else PairSwap(size, turn=True)
         for stage, count in slots.items():
             layers = nn.ModuleList()
             for block in model.transformer[stage]:
@@ -109,7 +109,7 @@ class Method(nn.Module):
         past: Index = input_pos[0].item()  # type: ignore[assignment]  # a symbol while it is traced
         torch._check(past >= 0)
         torch._check(past + length <= self.context)
-        if self.cosines is None or self.sines is None:
+        if self.cosines is None or self.sines is None or self.repeat is None:
             return Chunk(past, None, None)
         rows = (t.narrow(0, past, length).view(1, length, 1, -1) for t in (self.cosines, self.sines))
         return Chunk(past, *(self.repeat(row) for row in rows))

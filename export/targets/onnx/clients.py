@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from export.targets.onnx.graph import ACCURACY_LEVELS
+from export.targets.onnx.shapes import padded_head
 from export.targets.registry import WriteOptions
 from parcae_mobile.config import ParcaeConfig
 from parcae_mobile.kv_cache import STAGES
@@ -25,14 +26,15 @@ def write_client_files(config: ParcaeConfig, folder: Path, options: WriteOptions
     caches = {(config.cached_heads(stage), config.head_width(stage)) for stage in STAGES if config.layer_count(stage)}
     if len(caches) > 1:
         return []
+    size = config.head_size if options.portable else padded_head(config.head_size, config.rope_settings.use_rope)
     tokenizer = TextTokenizer.load(folder)
     bos, stops = options.bos or 0, options.stops or (0,)
     eos = stops[0] if len(stops) == 1 else list(stops)
     loops, context = int(options.loops), options.context
     slots = policy_slots(options.kv_policy, loops)
     files = {
-        "genai_config.json": genai_config(config, slots, context, bos, eos, options.portable, options.compute),
-        "config.json": optimum_config(config, loops, slots, context, bos, eos),
+        "genai_config.json": genai_config(config, size, slots, context, bos, eos, options.portable, options.compute),
+        "config.json": optimum_config(config, size, loops, slots, context, bos, eos),
     }
     if tokenizer is not None:
         files["tokenizer_config.json"] = {
@@ -53,6 +55,7 @@ def write_client_files(config: ParcaeConfig, folder: Path, options: WriteOptions
 
 def genai_config(
     config: ParcaeConfig,
+    head_size: int,
     slots: int,
     context: int,
     bos: int,
@@ -77,7 +80,7 @@ def genai_config(
             "decoder": {
                 "session_options": {"log_id": "parcae", "enable_mem_pattern": False, "provider_options": [], **level},
                 "filename": "model.onnx",
-                "head_size": config.head_size,
+                "head_size": head_size,
                 "hidden_size": config.n_embd,
                 "num_attention_heads": config.num_attention_heads,
                 "num_key_value_heads": config.cached_heads("core_block"),
@@ -106,7 +109,7 @@ def genai_config(
 
 
 def optimum_config(
-    config: ParcaeConfig, loops: int, slots: int, context: int, bos: int, eos: int | list[int]
+    config: ParcaeConfig, head_size: int, loops: int, slots: int, context: int, bos: int, eos: int | list[int]
 ) -> dict[str, Any]:
     """A Hugging Face configuration from which Optimum shapes empty caches; the type is one that it knows."""
     return {
@@ -116,7 +119,7 @@ def optimum_config(
         "intermediate_size": config.intermediate_size,
         "num_attention_heads": config.num_attention_heads,
         "num_key_value_heads": config.cached_heads("core_block"),
-        "head_dim": config.head_size,
+        "head_dim": head_size,
         "num_hidden_layers": config.layers(slots),
         "vocab_size": config.padded_vocab_size,
         "max_position_embeddings": context,

@@ -8,6 +8,7 @@ import onnx
 from onnx import TensorProto, ValueInfoProto, helper
 
 from export.targets.onnx.lowering import MS
+from export.targets.onnx.shapes import padded_head
 from parcae_mobile.model import Parcae
 
 WEIGHTS = "weights.data"
@@ -20,14 +21,22 @@ FLOAT, INT64, INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
 
 
 def declare(
-    model: Parcae, stage: str, name: str, length: str = "cache", stacked: bool = False, int8_cache: bool = False
+    model: Parcae,
+    stage: str,
+    name: str,
+    length: str = "cache",
+    stacked: bool = False,
+    int8_cache: bool = False,
+    pads_heads: bool = True,
 ) -> ValueInfoProto:
     """Type and shape of a stage's input or output by its name; `length` names the caches' token dimension."""
     config = model.config
     width = config.recurrent_embedding_dimension
     if name.startswith(("past.", "present.")):
         attention = model.transformer["core_block" if stage == "recur" else stage][int(name.split(".")[1])].attn
-        shape = [1, attention.cached_heads, length, attention.head_size]
+        rope = config.rope_settings.use_rope
+        size = padded_head(attention.head_size, rope) if pads_heads else attention.head_size
+        shape = [1, attention.cached_heads, length, size]
         stored = TensorProto.INT8 if int8_cache else FLOAT
         return helper.make_tensor_value_info(name, stored, ["loops", *shape] if stacked else shape)
     kinds: dict[str, tuple[int, list[int | str]]] = {

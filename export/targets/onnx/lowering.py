@@ -19,6 +19,7 @@ from torch import fx
 from export.stages import Stage
 from export.targets.onnx.joined import Branch, join, joinable, joined_name, query_key_pairs
 from export.targets.onnx.rows import rows_first
+from export.targets.onnx.shapes import padded_head
 from export.targets.onnx.weights import WeightFile, as_numpy, block_size, exact_in_fp16, pack
 from parcae_mobile.errors import ToolMissingError
 from quantize.apply import QuantizedModel
@@ -38,6 +39,7 @@ class StageLowering:
     """
 
     joins = True
+    pads_heads = True  # to what GroupQueryAttention takes
 
     def __init__(
         self,
@@ -189,7 +191,7 @@ class StageLowering:
             N=rows,
             K=columns,
             bits=tensor.bits,
-            block_size=block_size(tensor),
+            block_size=block_size(tensor, _gathered(name)),
             accuracy_level=self.accuracy_level,
         )
 
@@ -206,10 +208,13 @@ class StageLowering:
             [packed, ids, scales, *([zeros] if zeros else [])],
             domain=MS,
             bits=tensor.bits,
-            block_size=block_size(tensor),
+            block_size=block_size(tensor, gathered=True),
             gather_axis=0,
             quantize_axis=1,
         )
+        columns, block = tensor.shape[1], block_size(tensor, gathered=True)
+        if columns % block:
+            rows = self.cut(rows, 2, columns)
         return self.emit("Cast", [rows], to=TensorProto.FLOAT) if self._scales_in_halves(name, tensor) else rows
 
     def _scales_in_halves(self, name: str, tensor: QuantizedTensor) -> bool:
@@ -225,7 +230,7 @@ class StageLowering:
         """Initializers of a quantized matrix, in the shape for MatMulNBits or (flat) for GatherBlockQuantized."""
         suffix = ".rows" if flat else ".blocks"
         if name + ".integers" + suffix not in self.initializers:
-            packed, scales, zeros = pack(tensor)
+            packed, scales, zeros = pack(tensor, _gathered(name))
             if flat and self._scales_in_halves(name, tensor):
                 scales = scales.astype(np.float16)
             parts = {"integers": packed.reshape(len(packed), -1) if flat else packed, "scales": scales, "zeros": zeros}
@@ -272,23 +277,22 @@ class StageLowering:
         if self._total_less_one is None:
             less = self.emit("Sub", [total, self.constant(np.array(1, np.int32))])
             self._total_less_one = self.reshape(less, [1])
-        flat = [
-            self.operand(t) if self.values[t] in self._flat else self.reshape(self.operand(t), [1, -1, count * size])
-            for t, count in ((query, heads), (key, kv_heads), (value, kv_heads))
-        ]
+        kept = padded_head(size, rope is not None)
+        flat = [self._heads(t, n, size, kept) for t, n in ((query, heads), (key, kv_heads), (value, kv_heads))]
         rotary = []
         if rope is not None:
+            half = ((0, 0), (0, (kept - size) // 2))
             rotary = [
-                self.weight(rope, lambda table: table[..., 0], ".cos"),
-                self.weight(rope, lambda table: table[..., 1], ".sin"),
+                self.weight(rope, lambda table: np.pad(table[..., 0], half, constant_values=1.0), ".cos"),
+                self.weight(rope, lambda table: np.pad(table[..., 1], half), ".sin"),
             ]
         inputs = [*flat, self.operand(past_key), self.operand(past_value), self._total_less_one, total, *rotary]
-        cache: dict[str, Any] = {}
+        cache: dict[str, Any] = {} if kept == size else {"scale": size**-0.5}
         if self._kv_scales is not None:
             scales = [self.constant(np.array([scale], np.float32)) for scale in next(self._kv_scales)]
             inputs += [""] * (12 - len(inputs)) + scales
-            cache = {"kv_cache_bit_width": 8, "k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR"}
-        return self.emit(
+            cache |= {"kv_cache_bit_width": 8, "k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR"}
+        out, *present = self.emit(
             "GroupQueryAttention",
             inputs,
             outputs=3,
@@ -299,6 +303,27 @@ class StageLowering:
             rotary_interleaved=int(rope is not None),
             **cache,
         )
+        if kept != size:
+            out = self.reshape(self.cut(self.reshape(out, [1, -1, heads, kept]), 3, size), [1, -1, heads * size])
+        return [out, *present]
+
+    def _heads(self, node: Any, count: int, size: int, kept: int) -> str:
+        """(1, S, count, size) as (1, S, count * kept), with zeros behind the channels of each head."""
+        value = self.operand(node)
+        if kept == size:
+            return value if value in self._flat else self.reshape(value, [1, -1, count * size])
+        pads = [self.constant(np.array(sizes, np.int64)) for sizes in ([0, kept - size], [3])]
+        padded = self.emit("Pad", [self.reshape(value, [1, -1, count, size]), pads[0], "", pads[1]])
+        return self.reshape(padded, [1, -1, count * kept])
+
+    def cut(self, value: str, axis: int, size: int) -> str:
+        """The first `size` entries along an axis."""
+        bounds = [self.constant(np.array([number], np.int64)) for number in (0, size, axis)]
+        return self.emit("Slice", [value, *bounds])
+
+    def concatenate(self, node: Any) -> str:
+        axis = node.args[1] if len(node.args) > 1 else 0
+        return self.emit("Concat", [self.operand(value) for value in node.args[0]], axis=axis)
 
     def slice(self, node: Any) -> str:
         x, axis, start, end = node.args
@@ -310,6 +335,11 @@ class StageLowering:
 
     def chunk(self, node: Any) -> list[str]:
         return self.emit("Split", [self.operand(node.args[0])], outputs=node.args[1], axis=-1, num_outputs=node.args[1])
+
+
+def _gathered(name: str) -> bool:
+    """Whether rows of a matrix are looked up, so that its blocks have to fit them."""
+    return name == "transformer.wte.weight" or name.startswith("value_embeds.")
 
 
 def half_casts(initializers: dict[str, TensorProto], nodes: Iterable[NodeProto]) -> list[NodeProto]:
@@ -376,6 +406,7 @@ _HANDLERS: dict[Any, Callable[[StageLowering, Any], Any]] = {
     aten.slice.Tensor: StageLowering.slice,
     aten.clamp.default: StageLowering.clamp,
     aten.chunk.default: StageLowering.chunk,
+    aten.cat.default: StageLowering.concatenate,
     aten.add.Tensor: _binary("Add"),
     aten.mul.Tensor: _binary("Mul"),
     aten.div.Tensor: _binary("Div"),

@@ -96,7 +96,10 @@ class _Composer:
         def declared(prefix: str, length: str) -> list[ValueInfoProto]:
             int8 = self.kv_scales is not None
             return [
-                rename(declare(model, name, value, length, int8_cache=int8), _numbered(value, first))
+                rename(
+                    declare(model, name, value, length, int8_cache=int8, pads_heads=not self.portable),
+                    _numbered(value, first),
+                )
                 for name, first in placed
                 for value in _caches(self.stages[name], prefix)
             ]

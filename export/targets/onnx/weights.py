@@ -12,12 +12,11 @@ import numpy as np
 from onnx import TensorProto, helper
 from torch import Tensor
 
+from export.targets.onnx.shapes import block_columns
 from quantize.tensor import QuantizedTensor
 
 PAGE = 4096
 INLINE_BYTES = 1024
-MOST_BLOCK = 256  # the widest block that MatMulNBits takes
-LEAST_BLOCK = 16
 LARGEST_FP16 = 65504
 
 
@@ -56,25 +55,19 @@ class WeightFile:
         return offset, length
 
 
-def block_size(tensor: QuantizedTensor) -> int:
-    """Columns per block for MatMulNBits: the group, or a power of two up to 256 that repeats a whole row's scale."""
-    columns = tensor.shape[1]
-    if tensor.group_size < columns:
-        return tensor.group_size
-    power = LEAST_BLOCK
-    while power < min(columns, MOST_BLOCK):
-        power *= 2
-    return power
+def block_size(tensor: QuantizedTensor, gathered: bool = False) -> int:
+    """Columns per block of the kernels (shapes.py): several blocks have one scale where a group is wider."""
+    return block_columns(tensor.shape[1], tensor.group_size, gathered)
 
 
-def pack(tensor: QuantizedTensor) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def pack(tensor: QuantizedTensor, gathered: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """MatMulNBits layout: bytes (rows, blocks, block * bits / 8), fp32 scales and packed zero points (rows, blocks).
 
     Integers are shifted to unsigned (symmetric ones get the implicit zero point 2^(bits - 1)), low nibble first; the
     last block is padded with that zero point.
     """
     rows, columns = tensor.shape
-    block = block_size(tensor)
+    block = block_size(tensor, gathered)
     blocks = -(-columns // block)
     middle = 2 ** (tensor.bits - 1)
     unsigned = np.full((rows, blocks * block), middle, np.uint8)

@@ -117,7 +117,10 @@ def write_stages(
         level = ACCURACY_LEVELS[compute]
         nodes = lowering(stage, quantized, weights, initializers, level, kv_scales=scales).run()
         inputs, outputs = (
-            [declare(quantized.model, name, value, int8_cache=scales is not None) for value in values]
+            [
+                declare(quantized.model, name, value, int8_cache=scales is not None, pads_heads=lowering.pads_heads)
+                for value in values
+            ]
             for values in (stage.inputs, stage.outputs)
         )
         nodes = [*half_casts(initializers, nodes), *nodes]

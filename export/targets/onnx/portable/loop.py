@@ -42,7 +42,7 @@ def scan_static(
     held = [initializers.pop(name) for name in list(initializers) if name.startswith(BODY)]
 
     def port(value: str, name: str, length: str) -> ValueInfoProto:
-        declared = declare(model, "recur", value, length)
+        declared = declare(model, "recur", value, length, pads_heads=False)
         declared.name = name
         if value.startswith(("past.", "present.")):  # a slice has no dimension for loops
             del declared.type.tensor_type.shape.dim[0]

@@ -35,6 +35,7 @@ class PortableLowering(StageLowering):
     """
 
     joins = False
+    pads_heads = False
 
     def __init__(
         self, *given: Any, growing: bool = False, chunks_only: bool = False, private: str = "", **more: Any

@@ -117,7 +117,7 @@ def test_optimum_generates_the_same_tokens(static_folder: Any, mini_model: Parca
 
 def test_client_files_describe_a_layer_for_each_cache_slot(mini_model: Parcae) -> None:
     config = mini_model.config
-    genai, optimum = genai_config(config, 5, 64, 1, 2), optimum_config(config, 8, 5, 64, 1, 2)
+    genai, optimum = genai_config(config, 16, 5, 64, 1, 2), optimum_config(config, 16, 8, 5, 64, 1, 2)
     assert genai["model"]["decoder"]["num_hidden_layers"] == optimum["num_hidden_layers"] == config.layers(5)
     assert genai["model"]["vocab_size"] == optimum["vocab_size"] == config.padded_vocab_size
     assert json.dumps(genai) and optimum["eos_token_id"] == 2
