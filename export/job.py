@@ -23,7 +23,8 @@ from export.texts import windows_for
 from parcae_mobile.errors import ToolMissingError, UsageError
 from parcae_mobile.loops import KV_BYTES, KV_POLICIES
 from parcae_mobile.manifest import Compute, LoopForm
-from quantize.recipe import Recipe, half_matrices, quantized_matrices
+from parcae_mobile.model import Parcae
+from quantize.recipe import Recipe, assign_rules, half_matrices
 
 Progress = Callable[[str], None]
 
@@ -74,27 +75,30 @@ def resolve(request: ExportRequest, source: Source, recipe: Recipe, target: Targ
     )
     if request.delegate is not None:
         check_delegate(target, request.delegate)
-    check_shape(target, options, source, recipe)
+    check_shape(target, options, source.model, recipe)
     label = "-".join(DYNAMIC if count == DYNAMIC else f"T{count}" for count in group)
     flavour = "-portable" if request.portable else ""
     final = request.out / f"{source.name}-{target.name}-{label}-{recipe.name}{flavour}"
     return Job(request, source, target, options, final)
 
 
-def check_shape(target: Target, options: WriteOptions, source: Source, recipe: Recipe) -> None:
+def check_shape(target: Target, options: WriteOptions, model: Parcae, recipe: Recipe) -> None:
     """Raise if the target cannot take the model's shape or a matrix's format; the line names the targets that can."""
-    asked = shape_of(options, source, recipe)
+    asked = shape_of(options, model, recipe)
     why = refusal(target, asked)
     if why is not None:
         raise ToolMissingError(f"{why}; {instead(asked, default_computes(recipe))}")
 
 
-def shape_of(options: WriteOptions, source: Source, recipe: Recipe) -> Asked:
-    """What decides whether a target can write a model under a recipe. Raises `RecipeError` as quantizing would."""
-    rules = plan(recipe, source.model)
-    parameters = dict(source.model.named_parameters())
+def shape_of(options: WriteOptions, model: Parcae, recipe: Recipe) -> Asked:
+    """What decides whether a target can write a model under a recipe. Raises `RecipeError` as quantizing would.
+
+    Only shapes are read, so a model on the meta device will do.
+    """
+    rules = assign_rules(recipe, model)
+    parameters = dict(model.named_parameters())
     sizes = {name: (parameters[name].shape[0], parameters[name].shape[1]) for name in rules}
-    return Asked(source.model.config, rules, sizes, options)
+    return Asked(model.config, rules, sizes, options)
 
 
 def default_computes(recipe: Recipe) -> dict[str, str]:
@@ -114,10 +118,11 @@ def settle_cache(job: Job, progress: Progress) -> Job:
     if request.kv == AUTO and may_share and source.real:
         progress("measuring KV policies")
         length = min(LENGTH, source.model.config.context, options.context) - 1
-        windows = source.text("heldout", request.text).windows(WINDOWS, length)
-        size = KV_BYTES[options.kv_dtype]
-        choice = choose_policy(source.model, windows, options.max_loops, options.context, size)
-        options = replace(options, kv_policy=choice.policy)
+        if length > 0:  # a single token has no past to share
+            windows = source.text("heldout", request.text).windows(WINDOWS, length)
+            size = KV_BYTES[options.kv_dtype]
+            choice = choose_policy(source.model, windows, options.max_loops, options.context, size)
+            options = replace(options, kv_policy=choice.policy)
     if options.kv_dtype == "int8":
         progress("measuring KV scales")
         length = min(LENGTH, source.model.config.context) - 1

@@ -85,8 +85,6 @@ def run_export(request: ExportRequest, progress: Progress = lambda line: None) -
     recipe = load_recipe(request.quant)
     loops = [parse_loops(text, request.max_loops) for text in request.loops]
     targets = [find_target(name) for name in expand_targets(request.target)]
-    for target in targets:
-        load_target(target)
     progress("loading the model")
     source = open_source(
         request.model,
@@ -99,6 +97,8 @@ def run_export(request: ExportRequest, progress: Progress = lambda line: None) -
     jobs = [resolve(request, source, recipe, t, group) for t in targets for group in group_loops(t, loops)]
     for job in jobs:
         check_output(job.final, request.force)
+    for target in targets:  # after what can be refused without their libraries, which take seconds to import
+        load_target(target)
     prepared = prepare(request, source, recipe, progress)
     return [export_one(settle_cache(job, progress), prepared, progress) for job in jobs]
 
@@ -155,8 +155,10 @@ def compression_verdict(
         return NOT_RUN
     if not source.real:
         return Verdict(passed=None, by_loops={}, note="not run: random weights or no tokenizer, quality has no meaning")
-    progress("compression gate")
     length = min(WINDOW, source.model.config.context - 1)
+    if length < 1:
+        return Verdict(passed=None, by_loops={}, note="not run: a model of one position predicts nothing from a text")
+    progress("compression gate")
     windows = source.text("heldout", request.text).windows(text_count(source, 16), length)
     result = compression_gate(source.model, quantized, windows, real=True)
     by_loops = {str(loops): distance.to_dict() for loops, distance in result.by_loops.items()}
@@ -227,7 +229,7 @@ def verify(
 
 
 def _add_golden(job: Job, quantized: QuantizedModel, folder: Path) -> None:
-    length = min(GOLDEN_TOKENS, quantized.model.config.context)
+    length = min(GOLDEN_TOKENS, job.options.context)
     ids = job.source.text("heldout", least=length).ids[:length]
     write_golden(quantized.model, ids, golden_loops(job.options), job.options.cache, folder / "golden.npz")
 

@@ -188,7 +188,7 @@ def trace_stages(model: Parcae) -> dict[str, Stage]:
     folded = fold_injection(model)
     config = model.config
     context = config.context
-    length, capacity = min(3, context), min(7, context)
+    length, capacity = 3, 7  # of the example: a size of 1 would be taken for a constant, whatever the context is
     sequence, cache = Dim("sequence", min=1, max=max(context, 4)), Dim("cache", min=1, max=max(context, 8))
     chosen = Dim("positions", min=1, max=max(context, 4))
     ids = torch.zeros(1, length, dtype=torch.int64)

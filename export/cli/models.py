@@ -124,11 +124,25 @@ def convert(
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
-    """Say what is installed and which targets can be written and executed here."""
-    from export.report.doctor import diagnose
+def doctor(
+    model: Model = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
+    quant: Annotated[str, typer.Option(help="With --model: preset or recipe.")] = "int4",
+    context: Annotated[int | None, typer.Option(help="With --model: most tokens; default the model's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is installed and what can be written here; with --model, which targets and loop forms take it."""
+    from export.report.doctor import diagnose, shape_table
     from export.report.terminal import print_rows
 
+    if model is not None:
+        table = shape_table(model, quant, context, revision)
+        if as_json:
+            print_json({"model": model, "quant": quant, "targets": [vars(answer) for answer in table]})
+            return
+        lines = [[a.flavour, a.form, "yes" if a.why is None else "no", a.why or ""] for a in table]
+        print_rows(out, "", ["target", "loop form", "takes it", "why not"], lines)
+        return
     findings = diagnose()
     if as_json:
         print_json({"findings": [vars(finding) for finding in findings]})

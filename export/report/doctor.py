@@ -1,4 +1,8 @@
-"""`parcae-export doctor`: what is installed, in which version, and which targets can be written and executed here."""
+"""`parcae-export doctor`: what is installed, in which version, and which targets can be written and executed here.
+
+diagnose()                                         # findings about this machine
+shape_table("folder/", "int4")                     # which targets and loop forms take a model, and why not
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,15 @@ from importlib.metadata import PackageNotFoundError, requires, version
 import torch
 from packaging.requirements import Requirement
 
-from export.targets.registry import TARGETS, load_target
+from export.job import default_computes, shape_of
+from export.targets.registry import DYNAMIC, TARGETS, WriteOptions, load_target
+from export.targets.shapes import Answer, answers
+from parcae_mobile.checkpoint import find_folder
+from parcae_mobile.checkpoint.read import read_config
+from parcae_mobile.config import RELEASED_SHAPES, released_config
 from parcae_mobile.errors import ToolMissingError
+from parcae_mobile.model import Parcae
+from quantize.recipe import load_recipe
 
 PACKAGE = "parcae-mobile"
 
@@ -47,6 +58,20 @@ def diagnose() -> list[Finding]:
     cuda = torch.cuda.get_device_name() if has_cuda else "none: references are made on the CPU, and say so"
     findings.append(Finding("cuda device", True, cuda))
     return findings
+
+
+def shape_table(model: str, quant: str, context: int | None = None, revision: str | None = None) -> list[Answer]:
+    """The answer of every target, flavour and loop form for a model of which only the configuration is read.
+
+    Raises `RecipeError` where the recipe does not fit the model's matrices, whatever the target.
+    """
+    named = model in RELEASED_SHAPES
+    config = released_config(model) if named else read_config(find_folder(model, revision))
+    with torch.device("meta"):
+        built = Parcae(config)
+    recipe = load_recipe(quant)
+    options = WriteOptions("stages", DYNAMIC, 1, min(context or config.context, config.context), "fp32")
+    return answers(shape_of(options, built, recipe), default_computes(recipe))
 
 
 def _requirements() -> list[Requirement]:

@@ -1,6 +1,6 @@
 """Whether a target takes a model's shape and a recipe's formats: asked before work, answered in the target's folder.
 
-    asked = Asked(config, plan(recipe, model), sizes, options)
+    asked = Asked(config, assign_rules(recipe, model), sizes, options)
     refusal(find_target("onnx"), asked)                # None, or one line that says what it does not take
     table(config, ...)                                 # every target and flavour, for `doctor --model`
 
@@ -63,12 +63,11 @@ def answers(asked: Asked, default_compute: Mapping[str, str]) -> list[Answer]:
     """Every target, flavour and loop form of it, with its own default types, and the answer of each."""
     rows = []
     for target in TARGETS.values():
-        flavours = (False, True) if target.name == "onnx" else (False,)
-        for portable in flavours:
+        for portable in (False, True) if target.portable_forms else (False,):
             compute = cast(Compute, default_compute[target.name])
             for loops, forms in ((DYNAMIC, target.dynamic_forms), (1, target.static_forms)):
                 for form in forms:
-                    if portable and form == "scan":
+                    if portable and form not in target.portable_forms:
                         continue
                     options = replace(
                         asked.options,

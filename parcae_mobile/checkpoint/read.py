@@ -98,6 +98,13 @@ def read_checkpoint(folder: Path, checkpoint: str | None = None) -> Checkpoint:
     return Checkpoint(folder, config, without_wrappers(tensors), notes, tokenizer)
 
 
+def read_config(folder: Path) -> ParcaeConfig:
+    """The configuration of a checkpoint folder alone. Raises `ConfigError`."""
+    if training_output.is_training_output(folder):
+        return training_output.parsed(folder, training_output.configuration(folder))
+    return ParcaeConfig.from_file(folder / "config.json")
+
+
 def _read_safetensors(file: Path, places: Mapping[str, str] | None) -> dict[str, Tensor]:
     try:
         with safe_open(file, framework="pt") as opened:

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, ValueInfoProto, helper
 
-from export.targets.onnx.lowering import MS
+from export.targets.onnx.attention import MS
 from export.targets.onnx.shapes import padded_head
 from parcae_mobile.model import Parcae
 

@@ -17,15 +17,14 @@ from onnx import NodeProto, TensorProto, helper
 from torch import fx
 
 from export.stages import Stage
+from export.targets.onnx.attention import MS, cached_attention
 from export.targets.onnx.joined import Branch, join, joinable, joined_name, query_key_pairs
 from export.targets.onnx.rows import rows_first
-from export.targets.onnx.shapes import padded_head
 from export.targets.onnx.weights import WeightFile, as_numpy, block_size, exact_in_fp16, pack
 from parcae_mobile.errors import ToolMissingError
 from quantize.apply import QuantizedModel
 from quantize.tensor import QuantizedTensor
 
-MS = "com.microsoft"
 MACHINE_EPSILON = torch.finfo(torch.float32).eps
 HALF = ".half"  # suffix of initializers that are stored in fp16
 aten = torch.ops.aten
@@ -57,10 +56,10 @@ class StageLowering:
         self.nodes: list[NodeProto] = []
         self.values: dict[fx.Node, Any] = {}
         self.parameters: dict[fx.Node, str] = {}
-        self._total_less_one: str | None = None
-        self._flat: set[str] = set()  # values (1, S, width) that attention takes as they are
+        self.total_less_one: str | None = None
+        self.flat: set[str] = set()  # values (1, S, width) that attention takes as they are
         self._early = False  # whether rows are chosen before the stage's last nodes, see rows.py
-        self._kv_scales = iter(kv_scales) if kv_scales is not None else None
+        self.kv_scales = iter(kv_scales) if kv_scales is not None else None
 
     def run(self) -> list[NodeProto]:
         """The stage's nodes in order."""
@@ -103,7 +102,7 @@ class StageLowering:
         heads = self._norm(self.reshape(both, [1, -1, sum(rows) // size, size]), size)
         split = [self.reshape(heads, [1, -1, sum(rows)]), self.constant(np.array(rows, np.int64))]
         self.values[query.norm], self.values[key.norm] = flat = self.emit("Split", split, outputs=2, axis=-1)
-        self._flat.update(flat)
+        self.flat.update(flat)
 
     def emit(self, op: str, inputs: list[str], outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
         """Add a node; returns its output's name, or the list of names."""
@@ -261,60 +260,13 @@ class StageLowering:
         source = node.args[0]
         users = [user.target for user in node.users]
         if self.joins and users == [torch.ops.parcae.cached_attention.default] and source.meta["val"].dim() == 3:
-            self._flat.add(self.operand(source))
+            self.flat.add(self.operand(source))
             return self.operand(source)  # attention would undo it
         shape = [size if isinstance(size, int) else -1 for size in node.args[1]]
         return self.reshape(self.operand(node.args[0]), shape)
 
     def reshape(self, value: str, shape: list[int]) -> str:
         return self.emit("Reshape", [value, self.constant(np.array(shape, np.int64))])
-
-    def cached_attention(self, node: Any) -> list[str]:
-        query, key, value, past_key, past_value, total, rope = node.args
-        heads, size = node.args[0].meta["val"].shape[2:]
-        kv_heads = node.args[1].meta["val"].shape[2]
-        total = self.operand(total)
-        if self._total_less_one is None:
-            less = self.emit("Sub", [total, self.constant(np.array(1, np.int32))])
-            self._total_less_one = self.reshape(less, [1])
-        kept = padded_head(size, rope is not None)
-        flat = [self._heads(t, n, size, kept) for t, n in ((query, heads), (key, kv_heads), (value, kv_heads))]
-        rotary = []
-        if rope is not None:
-            half = ((0, 0), (0, (kept - size) // 2))
-            rotary = [
-                self.weight(rope, lambda table: np.pad(table[..., 0], half, constant_values=1.0), ".cos"),
-                self.weight(rope, lambda table: np.pad(table[..., 1], half), ".sin"),
-            ]
-        inputs = [*flat, self.operand(past_key), self.operand(past_value), self._total_less_one, total, *rotary]
-        cache: dict[str, Any] = {} if kept == size else {"scale": size**-0.5}
-        if self._kv_scales is not None:
-            scales = [self.constant(np.array([scale], np.float32)) for scale in next(self._kv_scales)]
-            inputs += [""] * (12 - len(inputs)) + scales
-            cache |= {"kv_cache_bit_width": 8, "k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR"}
-        out, *present = self.emit(
-            "GroupQueryAttention",
-            inputs,
-            outputs=3,
-            domain=MS,
-            num_heads=heads,
-            kv_num_heads=kv_heads,
-            do_rotary=int(rope is not None),
-            rotary_interleaved=int(rope is not None),
-            **cache,
-        )
-        if kept != size:
-            out = self.reshape(self.cut(self.reshape(out, [1, -1, heads, kept]), 3, size), [1, -1, heads * size])
-        return [out, *present]
-
-    def _heads(self, node: Any, count: int, size: int, kept: int) -> str:
-        """(1, S, count, size) as (1, S, count * kept), with zeros behind the channels of each head."""
-        value = self.operand(node)
-        if kept == size:
-            return value if value in self._flat else self.reshape(value, [1, -1, count * size])
-        pads = [self.constant(np.array(sizes, np.int64)) for sizes in ([0, kept - size], [3])]
-        padded = self.emit("Pad", [self.reshape(value, [1, -1, count, size]), pads[0], "", pads[1]])
-        return self.reshape(padded, [1, -1, count * kept])
 
     def cut(self, value: str, axis: int, size: int) -> str:
         """The first `size` entries along an axis."""
@@ -423,6 +375,6 @@ _HANDLERS: dict[Any, Callable[[StageLowering, Any], Any]] = {
     aten.to.dtype: lambda low, node: low.operand(node.args[0]),
     aten.sym_size.int: lambda low, node: None,
     aten._assert_tensor_metadata.default: lambda low, node: None,
-    torch.ops.parcae.cached_attention.default: StageLowering.cached_attention,
+    torch.ops.parcae.cached_attention.default: cached_attention,
     operator.getitem: lambda low, node: low.values[node.args[0]][node.args[1]],
 }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def cached_attention(low: PortableLowering, node: Any) -> list[str]:
     """`parcae::cached_attention` (see `export/stages.py` for its contract) as nodes."""
     query, key, value, past_key, past_value, total, rope = node.args
-    if low._kv_scales is not None:
+    if low.kv_scales is not None:
         raise ToolMissingError("--portable has no int8 cache: standard attention cannot read it; use --kv-dtype fp32")
     heads, size = query.meta["val"].shape[2:]
     kv_heads = key.meta["val"].shape[2]
