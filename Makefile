@@ -16,7 +16,7 @@ SETUP := .venv/.installed
 # The embedded model is small: one thread is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint suite test-android acceptance bench app-kit app-artifacts docs docs-check clean
+.PHONY: help demo test lint suite test-android acceptance shapes bench app-kit app-artifacts docs docs-check clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -50,6 +50,10 @@ test-android: $(SETUP)
 # The full matrix of forms, presets and loop counts: minutes, not part of `make test`.
 acceptance: $(SETUP)
 	$(BIN)/pytest -n 2 -m acceptance
+
+# Random models over every option of the original, on every target: verified, or refused by name. Hours.
+shapes: $(SETUP)
+	$(BIN)/python -m tests.random_shapes --count 300
 
 # Bytes, memory and speed of the 140M shape with random weights: hours. Every line adds to build/bench/bench.json.
 BENCH := $(BIN)/parcae-export bench --model parcae-140m --random-weights --out build/bench --threads 1

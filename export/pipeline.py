@@ -30,6 +30,7 @@ from export.request import (
     ExportRequest,
     check_files_are_read,
     check_learning_is_read,
+    check_seed,
     expand_targets,
     group_loops,
     parse_loops,
@@ -81,6 +82,7 @@ class ExportResult:
 def run_export(request: ExportRequest, progress: Progress = lambda line: None) -> list[ExportResult]:
     """Make every artifact that the request names. Failed ones lie in `NAME.failed` and have `passed` False."""
     check_files_are_read(request)
+    check_seed(request.seed)
     check_learning_is_read(request)
     recipe = load_recipe(request.quant)
     loops = [parse_loops(text, request.max_loops) for text in request.loops]

@@ -100,6 +100,12 @@ def parse_loops(text: str, max_loops: int) -> Loops:
     return int(text)
 
 
+def check_seed(seed: int) -> None:
+    """Raise `UsageError` for a seed that random generators do not take."""
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"--seed {seed}: give a number from 0 to {2**63 - 1}")
+
+
 def expand_targets(names: list[str]) -> list[str]:
     """`all` stands for every target that is built."""
     if "all" in names:

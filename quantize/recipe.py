@@ -183,7 +183,7 @@ def _rule(values: Any, where: str) -> Rule:
     match, bits, group = values.get("match"), values.get("bits"), values.get("group_size", 0)
     if not isinstance(match, str) or not match:
         raise RecipeError(f"{where}: needs match, a pattern over parameter names")
-    if bits not in (2, 3, 4, 8, 16, 32) or isinstance(bits, bool):
+    if not isinstance(bits, int) or isinstance(bits, bool) or bits not in (2, 3, 4, 8, 16, 32):
         raise RecipeError(f"{where}: bits = {bits!r} must be 2, 3, 4, 8, or 16 or 32 to stay float")
     if isinstance(group, bool) or not isinstance(group, int) or group < 0:
         raise RecipeError(f"{where}: group_size = {group!r} must be a whole number, 0 for the whole row")

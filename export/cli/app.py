@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from export.request import CHECKPOINT_HELP, MODEL_HELP, THREADS_HELP, TOKENIZER_HELP
 from parcae_mobile.errors import UsageError
@@ -23,14 +26,19 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Turn a Parcae looped language model into verified artifacts for phones.",
 )
-out = Console(width=None if sys.stdout.isatty() else 120)
-err = Console(stderr=True)
+# What is printed are names and paths of the user's: square brackets and colons in them are text.
+_PLAIN: dict[str, Any] = {"markup": False, "emoji": False}
+if sys.stdout is None:  # closed by the caller: there is nowhere to print to, and that is no error
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+out = Console(width=None if sys.stdout.isatty() else 120, **_PLAIN)
+err = Console(stderr=True, **_PLAIN)
+MOST_THREADS = 256
 
 Model = Annotated[str | None, typer.Option("--model", help=MODEL_HELP)]
 Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help=TOKENIZER_HELP)]
 Checkpoint = Annotated[str | None, typer.Option("--checkpoint", help=CHECKPOINT_HELP)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-Threads = Annotated[int, typer.Option("--threads", help=THREADS_HELP)]
+Threads = Annotated[int, typer.Option("--threads", help=THREADS_HELP, min=0, max=MOST_THREADS)]
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
@@ -62,8 +70,8 @@ def options_of(record: type) -> Callable[[Command], Command]:
 
 def set_threads(threads: int) -> None:
     """Apply `--threads` to torch; 0 changes nothing."""
-    if threads < 0:
-        raise UsageError(f"--threads {threads}: give 0 for the default, or 1 or more")
+    if not 0 <= threads <= MOST_THREADS:
+        raise UsageError(f"--threads {threads}: give 0 for the default, or 1 to {MOST_THREADS}")
     if threads:
         import torch
 
@@ -71,8 +79,24 @@ def set_threads(threads: int) -> None:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """One JSON object on standard output."""
-    sys.stdout.write(json.dumps(value, indent=1, allow_nan=False, default=str) + "\n")
+    """One JSON object on standard output; a figure that is not finite is null."""
+    sys.stdout.write(json.dumps(_finite(value), indent=1, allow_nan=False, default=str) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def text_of(argument: str, option: str) -> str:
+    """A text from the command line. Raises `UsageError` for bytes that are no UTF-8, whatever the locale is."""
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError:
+        raise UsageError(f"{option}: not UTF-8; give the text in that encoding") from None
 
 
 @contextmanager
@@ -82,4 +106,4 @@ def progress_line(quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda line: None
         return
     with err.status("starting") as status:
-        yield lambda line: status.update(line)
+        yield lambda line: status.update(Text(line))

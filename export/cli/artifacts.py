@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from export.cli.app import Checkpoint, Json, Threads, Tokenizer, app, err, out, print_json, progress_line, set_threads
+from export.cli.app import (
+    Checkpoint,
+    Json,
+    Threads,
+    Tokenizer,
+    app,
+    err,
+    out,
+    print_json,
+    progress_line,
+    set_threads,
+    text_of,
+)
 from parcae_mobile.errors import UsageError
 
 
@@ -25,7 +37,7 @@ def verify(
     if as_json:
         print_json({"artifacts": [{**describe(artifact, report.manifest), "verify": report.to_json()}]})
         return
-    out.print(f"{artifact}: {len(report.manifest.files)} files match their checksums")
+    out.print(f"{artifact}: {len(report.manifest.files)} files match their checksums", soft_wrap=True)
     for loops, distance in report.self_test.items():
         out.print(
             f"  self-test T={loops}: max |diff| {distance.max_abs:.1e}, KL {distance.kl_mean:.1e}, "
@@ -102,6 +114,7 @@ def generate(
     from export.run.session import Session
     from parcae_mobile.sampling import Sampling
 
+    prompt = text_of(prompt, "--prompt")
     if tokens < 1:
         raise UsageError(f"--tokens {tokens}: give 1 or more")
     if compare_loops is not None and loops is not None:

@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 usage (or an output that exists), 3 bad input, 4 a gate fa
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -55,7 +56,7 @@ def _print(results: list[ExportResult]) -> None:
     from export.report.terminal import print_artifact, print_memory
 
     for note in results[0].notes if results else []:
-        out.print(f"note: {note}", markup=False)
+        out.print(f"note: {note}", soft_wrap=True)
     for result in results:
         print_artifact(out, str(result.path), result.manifest, result.problems)
         print_memory(out, result.memory)
@@ -65,6 +66,9 @@ def _print(results: list[ExportResult]) -> None:
 
 def main() -> None:
     """Entry point: one line and an exit code for every error of ours, and for options that do not exist."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal's encoding lacks is escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(app(prog_name="parcae-export", standalone_mode=False) or 0)
     except typer.TyperException as error:

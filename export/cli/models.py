@@ -62,7 +62,7 @@ def reference(
         print_json({"reference": str(output), "sha256": made.sha256, **made.provenance})
     else:
         where = f"{made.label} ({made.provenance['device_name']})"
-        out.print(f"{output}: {where}, T in {sorted(made.logits)}, {made.sha256[:16]}")
+        out.print(f"{output}: {where}, T in {sorted(made.logits)}, {made.sha256[:16]}", soft_wrap=True)
 
 
 @app.command()
@@ -85,6 +85,8 @@ def compare(
     from quantize.comparison import compare_recipes, plot_recipes
     from quantize.recipe import load_recipe
 
+    if plot is not None and not plot.parent.is_dir():
+        raise UsageError(f"--plot {plot}: there is no folder {plot.parent}; make it first")
     recipes = [load_recipe(name) for name in quant]
     source = open_source(model, revision, tokenizer=tokenizer, checkpoint=checkpoint)
     if not source.real:
@@ -119,8 +121,8 @@ def convert(
 
     hub_id = None if Path(source).is_dir() else source
     for note in convert_checkpoint(find_folder(source), target, checkpoint, tokenizer, hub_id):
-        out.print(f"note: {note}", markup=False)
-    out.print(f"{target}: model.safetensors", markup=False)
+        out.print(f"note: {note}", soft_wrap=True)
+    out.print(f"{target}: model.safetensors", soft_wrap=True)
 
 
 @app.command()

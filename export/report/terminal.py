@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from parcae_mobile.manifest import KV, Manifest, Verdict
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def print_artifact(console: Console, path: str, manifest: Manifest, problems: list[str]) -> None:
     """One artifact: what it is, what it weighs, what was proven about it."""
     total = sum(entry.bytes for entry in manifest.files.values())
-    console.print(f"[bold]{path}[/bold]  {megabytes(total)}")
+    console.print(Text.assemble((path, "bold"), f"  {megabytes(total)}"), soft_wrap=True)
     loops = f"T=1..{manifest.max_loops}, chosen at run time" if manifest.loops == "dynamic" else f"T={manifest.loops}"
     if manifest.graphs:
         loops = ", ".join(f"T={count} ({name})" for count, name in manifest.graphs.items()) + ", one weights file"
@@ -44,7 +45,7 @@ def print_artifact(console: Console, path: str, manifest: Manifest, problems: li
     if manifest.kv.measured:
         _print_policies(console, manifest.kv)
     for name, verdict in (("lowering", manifest.lowering), ("compression", manifest.compression)):
-        console.print(f"  {name} gate: {_outcome(verdict)}")
+        console.print(Text.assemble(f"  {name} gate: ", _outcome(verdict)))
     if manifest.reference is not None:
         reference = manifest.reference
         worst = max((d["max_abs"] or 0.0 for d in reference.distance.values()), default=0.0)
@@ -56,7 +57,7 @@ def print_artifact(console: Console, path: str, manifest: Manifest, problems: li
             kl, top1 = _figure(distance["kl_mean"], ".1e"), _figure(distance["top1"], ".1%")
             console.print(f"  the artifact itself against the golden logits, T={loops}: KL {kl}, top-1 {top1}")
     for problem in problems:
-        console.print(f"  [red]FAILED[/red] {problem}")
+        console.print(Text.assemble("  ", ("FAILED", "red"), f" {problem}"))
 
 
 def _print_policies(console: Console, kv: KV) -> None:
@@ -113,16 +114,16 @@ def _figure(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _outcome(verdict: Verdict) -> str:
+def _outcome(verdict: Verdict) -> Text:
     if verdict.passed is None:
-        return verdict.note or "not run"
+        return Text(verdict.note or "not run")
     bounds = ", ".join(f"{key} {value:g}" for key, value in verdict.budget.items())
-    return f"{'[green]passed[/green]' if verdict.passed else '[red]failed[/red]'} ({bounds})"
+    return Text.assemble(("passed", "green") if verdict.passed else ("failed", "red"), f" ({bounds})")
 
 
 def print_model(console: Console, described: dict[str, Any]) -> None:
     """A model's shape, parameters and loop behaviour."""
-    console.print(f"[bold]{described['model']}[/bold]  {described['parameters']:,} parameters")
+    console.print(Text.assemble((described["model"], "bold"), f"  {described['parameters']:,} parameters"))
     prelude, recurrent, coda = described["layers"]
     console.print(
         f"  prelude {prelude}, recurrent {recurrent} (trained at {described['trained_loops']} loops), coda {coda}; "

@@ -47,9 +47,7 @@ def _onnx(manifest: Manifest) -> list[Client]:
         f'model = ORTModelForCausalLM.from_pretrained("{manifest.artifact}", use_cache=True)'
     )
     genai = (
-        "import onnxruntime_genai as og\n\n"
-        f'model = og.Model("{manifest.artifact}")\n'
-        "tokenizer = og.Tokenizer(model)"
+        f'import onnxruntime_genai as og\n\nmodel = og.Model("{manifest.artifact}")\ntokenizer = og.Tokenizer(model)'
     )
     return [Client("Optimum", optimum), Client("onnxruntime-genai", genai)]
 

@@ -1,7 +1,7 @@
 """What a page says of one artifact: its manifest, and facts about the model that a manifest has no place for.
 
-    subject = Subject(manifest, facts)                     # facts: measured while exporting
-    subject = Subject(read_manifest(folder), None)         # a folder that is already there
+subject = Subject(manifest, facts)                     # facts: measured while exporting
+subject = Subject(read_manifest(folder), None)         # a folder that is already there
 """
 
 from __future__ import annotations
