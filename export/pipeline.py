@@ -44,7 +44,7 @@ from quantize.algorithms import LEARNED_WINDOWS, quantize_with
 from quantize.apply import QuantizedModel
 from quantize.compression import compression_gate
 from quantize.learning_run import STEPS, Learning
-from quantize.recipe import Recipe, load_recipe
+from quantize.recipe import PRESETS, Recipe, load_recipe, rules_without_effect
 
 NOT_RUN = Verdict(passed=None, by_loops={}, note="not run (--no-verify)")
 
@@ -96,6 +96,9 @@ def run_export(request: ExportRequest, progress: Progress = lambda line: None) -
         tokenizer=request.tokenizer,
         checkpoint=request.checkpoint,
     )
+    if request.quant not in PRESETS:  # presets have rules for parts that not every model has
+        unmet = rules_without_effect(recipe, source.model)
+        source.notes += [f"recipe {recipe.name}: no parameter meets the rule {match!r} first" for match in unmet]
     jobs = [resolve(request, source, recipe, t, group) for t in targets for group in group_loops(t, loops)]
     for job in jobs:
         check_output(job.final, request.force)

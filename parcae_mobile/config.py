@@ -21,6 +21,7 @@ from typing import Any
 from . import config_rules, gpt_config
 from .errors import ConfigError, UsageError
 from .json_file import read_object
+from .loops import LOOPS
 
 RELEASED_SHAPES = ("parcae-140m", "parcae-370m", "parcae-770m", "parcae-1.3b")
 
@@ -144,6 +145,11 @@ class ParcaeConfig:
     def context(self) -> int:
         """Positions that the model can take: the block size, or the RoPE table's rows where those are fewer."""
         return min(self.block_size, self.randomize_positions_from or self.block_size)
+
+    @property
+    def judged_loops(self) -> tuple[int, ...]:
+        """The loop counts at which a model is judged; a plain one has no loop."""
+        return (1,) if self.plain else LOOPS
 
     def layer_count(self, stage: str) -> int:
         """Layers of `prelude`, `core_block` or `coda`."""

@@ -28,8 +28,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .errors import CheckpointError, InputError, ReferenceMismatchError, ToolMissingError, UsageError
+from .loops import LOOPS
 from .model import Parcae
-from .parity import LOOPS, Distance, compare, greedy, sweep
+from .parity import Distance, compare, greedy, sweep
 from .text import TokenText
 
 FORMAT = 1
@@ -104,7 +105,7 @@ def make_reference(
     model: Parcae,
     text: TokenText,
     device: str = "cpu",
-    loops: Sequence[int] = LOOPS,
+    loops: Sequence[int] | None = None,
     arithmetic: str = "fp32",
 ) -> Reference:
     """Run the model over the first positions of `text`. Raises `ToolMissingError` without the device asked for.
@@ -120,6 +121,7 @@ def make_reference(
             "--device cuda: this machine has no CUDA device; use --device cpu, which says so in the file"
         )
     ids = text.ids[: min(POSITIONS, model.config.context)]
+    loops = model.config.judged_loops if loops is None else loops
     loops = _loops_that_fit(loops, len(ids) * model.config.padded_vocab_size * 4)
     weights = weights_sha256(model)
     dtype = torch.bfloat16 if arithmetic == "bf16" else torch.float32

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import ParcaeConfig
-from .errors import PromptTooLongError
+from .errors import PromptTooLongError, UsageError
 from .injection import build_injection
 from .kv_cache import STAGES, FullSequence, KVCache, Slot
 from .layers import Block, Linear, build_norm
@@ -78,7 +78,7 @@ class Parcae(nn.Module):
         (batch, sequence, recurrent width), zero if not given. With a `cache` the ids follow those that it holds. Raises
         `UsageError` for a loop count below 1 or above the cache's, `PromptTooLongError` for a text beyond the context.
         """
-        check_loops(loops, cache.max_loops if cache is not None else None)
+        self._check_loops(loops, cache.max_loops if cache is not None else None)
         injected, values = self.prelude(input_ids, self.slots("prelude", input_ids, cache))
         state = self.zero_state(injected) if initial_state is None else initial_state
         for loop in range(loops):
@@ -124,7 +124,7 @@ class Parcae(nn.Module):
 
     def states(self, input_ids: Tensor, loops: int, initial_state: Tensor | None = None) -> Iterator[Tensor]:
         """The state after each of `loops` loops over a whole text, for sweeps over T that share their loops."""
-        check_loops(loops)
+        self._check_loops(loops)
         injected, values = self.prelude(input_ids, self.slots("prelude", input_ids))
         state = self.zero_state(injected) if initial_state is None else initial_state
         for _ in range(loops):
@@ -155,6 +155,11 @@ class Parcae(nn.Module):
             else None
             for index, block in enumerate(self.transformer[stage])
         ]
+
+    def _check_loops(self, loops: int, most: int | None = None) -> None:
+        check_loops(loops, most)
+        if self.config.plain and loops != 1:
+            raise UsageError(f"loops = {loops}: {self.config.name or 'a plain model'} has no loop; give 1")
 
     def _layers(
         self, stage: str, input_ids: Tensor, slots: Sequence[Slot]

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .kv_cache import KVCache
-from .loops import LOOPS
 from .model import Parcae
 
 
@@ -89,9 +88,9 @@ def perplexity(logits: Tensor, targets: Tensor) -> float:
 
 
 @torch.no_grad()
-def sweep(model: Parcae, input_ids: Tensor, loops: Sequence[int] = LOOPS) -> Iterator[tuple[int, Tensor, Tensor]]:
+def sweep(model: Parcae, input_ids: Tensor, loops: Sequence[int] | None = None) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(T, state, logits) for each T of `loops`, over (batch, sequence) ids given as a whole; loops are run once."""
-    wanted = set(loops)
+    wanted = set(model.config.judged_loops if loops is None else loops)
     for done, state in enumerate(model.states(input_ids, max(wanted)), 1):
         if done in wanted:
             yield done, state, model.coda(state, input_ids, model.slots("coda", input_ids))

@@ -1,8 +1,8 @@
 """Recipes and components side by side: what each costs in bytes and in distance from the fp32 model.
 
-    points = compare_recipes(model, held_out, [load_recipe(name) for name in PRESETS], calibration)
-    rows = sensitivity(model, held_out)                    # one component at a time
-    plot_recipes(points, Path("recipes.svg"))              # the same numbers give the same file
+points = compare_recipes(model, held_out, [load_recipe(name) for name in PRESETS], calibration)
+rows = sensitivity(model, held_out)                    # one component at a time
+plot_recipes(points, Path("recipes.svg"))              # the same numbers give the same file
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def compare_recipes(
     loops: int = 8,
     progress: Progress | None = None,
 ) -> list[RecipePoint]:
-    """A point for each recipe and algorithm; `held_out.loops` must hold `loops`."""
+    """A point for each recipe and algorithm, summed up at `loops` or at the most that `held_out` has."""
+    loops = loops if loops in held_out.loops else max(held_out.loops)
     points, cells = [], [(recipe, algorithm) for recipe in recipes for algorithm in algorithms]
     for number, (recipe, algorithm) in enumerate(cells, 1):
         quantized = quantize_with(model, recipe, algorithm, calibration)
@@ -88,17 +89,21 @@ def compare_recipes(
 def sensitivity(
     model: Parcae, held_out: HeldOut, bits: Sequence[int] = (4,), group_size: int = 32, loops: int = 8
 ) -> list[SensitivityRow]:
-    """Each component alone at each of `bits`, rounded to nearest; of the injection only its matrix."""
+    """Each component alone at each of `bits`, rounded to nearest; of the injection only its matrix.
+
+    A matrix whose columns groups do not divide has one scale for each row.
+    """
     rows = []
     for part in COMPONENTS:
-        names = [
-            name
+        columns = {
+            name: parameter.shape[1]
             for name, parameter in model.named_parameters()
             if component(name) == part and parameter.dim() == 2 and "ve_gate" not in name
-        ]
-        for width in bits if names else ():
-            rules = tuple(Rule(name, width, 0 if width == 8 else group_size) for name in names)
-            alone = Recipe(part, rules, Budget(0, 0), any(name in INJECTION_MATRICES for name in names))
+        }
+        for width in bits if columns else ():
+            grouped = {name: width != 8 and count % group_size == 0 for name, count in columns.items()}
+            rules = tuple(Rule(name, width, group_size if grouped[name] else 0) for name in columns)
+            alone = Recipe(part, rules, Budget(0, 0), any(name in INJECTION_MATRICES for name in columns))
             quantized = quantize_model(model, alone)
             distance = held_out.measure(quantized.model)[0][loops]
             count = sum(tensor.integers.numel() for tensor in quantized.tensors.values())

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from parcae_mobile.errors import TextError
 from parcae_mobile.model import Parcae, check_loops
-from parcae_mobile.parity import LOOPS, Distance, compare, state_error
+from parcae_mobile.parity import Distance, compare, state_error
 
 from .apply import QuantizedModel
 from .recipe import Budget
@@ -62,9 +62,10 @@ class HeldOut:
     States of all loop counts are kept, logits of one loop count at a time: memory is 8 bytes x tokens x vocabulary.
     """
 
-    def __init__(self, reference: Parcae, windows: Tensor, loops: Sequence[int] = LOOPS) -> None:
+    def __init__(self, reference: Parcae, windows: Tensor, loops: Sequence[int] | None = None) -> None:
         if windows.dim() != 2 or windows.shape[0] < 1 or windows.shape[1] < 2:
             raise TextError(f"windows of shape {tuple(windows.shape)}: give (count, length + 1), length at least 1")
+        loops = reference.config.judged_loops if loops is None else loops
         for count in loops:
             check_loops(count)
         self.reference, self.loops = reference, tuple(sorted(set(loops)))
@@ -88,7 +89,7 @@ def compression_gate(
     quantized: QuantizedModel,
     windows: Tensor,
     real: bool,
-    loops: Sequence[int] = LOOPS,
+    loops: Sequence[int] | None = None,
 ) -> CompressionVerdict:
     """Judge a quantized model by its recipe's budget on `windows` (n, length + 1) int64.
 

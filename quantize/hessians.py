@@ -26,8 +26,8 @@ BYTES_AT_ONCE = 2 * 1024**3  # moments that are held together; beyond it the tex
 
 
 def calibration_loops(model: Parcae) -> int:
-    """Loops of a calibration pass: those that the model was trained with on average, and at least 8."""
-    return max(8, model.config.mean_recurrence)
+    """Loops of a calibration pass: those that the model was trained with on average, and at least 8 where it loops."""
+    return 1 if model.config.plain else max(8, model.config.mean_recurrence)
 
 
 def exit_loops(loops: int) -> tuple[int, ...]:
@@ -175,5 +175,6 @@ def _layers(model: Parcae, stage: str) -> nn.ModuleList:
 
 def _last_of_prelude(model: Parcae) -> nn.Module:
     if model.config.prelude_norm:
-        return model.transformer["ln_prelude"]
-    return _layers(model, "prelude")[-1]
+        return cast(nn.Module, model.transformer["ln_prelude"])
+    layers = _layers(model, "prelude")
+    return layers[-1] if len(layers) else cast(nn.Module, model.transformer["wte"])

@@ -244,6 +244,7 @@ def windows_at_once(config: ParcaeConfig, length: int, loops: int) -> int:
     values = core * layer + outer * outside + 6 * config.padded_vocab_size
     return int(ACTIVATION_BYTES // (4 * length * values))
 
+
 def unrolled(model: Parcae, ids: Tensor, loops: int, through: int | None = None, again: bool = False) -> Tensor:
     """`model(ids, loops)` whose gradients pass the last `through` loops; `again` computes loops twice for memory."""
     injected, values = model.prelude(ids, model.slots("prelude", ids))

@@ -152,6 +152,12 @@ def assign_rules(recipe: Recipe, model: nn.Module) -> dict[str, Rule]:
     return {name: rule for name, rule in _touched(recipe, model).items() if rule.bits < 16}
 
 
+def rules_without_effect(recipe: Recipe, model: nn.Module) -> list[str]:
+    """Patterns that no parameter of the model meets first."""
+    met = [recipe.first_match(name) for name, _ in model.named_parameters()]
+    return [rule.match for rule in recipe.rules if not any(rule is other for other in met)]
+
+
 def half_matrices(recipe: Recipe, model: nn.Module) -> list[str]:
     """The parameters whose values the recipe rounds to fp16. Raises `RecipeError` as `assign_rules` does."""
     return [name for name, rule in _touched(recipe, model).items() if rule.bits == 16]

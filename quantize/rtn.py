@@ -1,6 +1,6 @@
 """Round-to-nearest with scales searched for the least squared error, on the grid that every runtime holds exactly.
 
-    tensor = quantize_rtn(weight, bits=4, group_size=32)
+tensor = quantize_rtn(weight, bits=4, group_size=32)
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def describe_model(source: Source) -> dict[str, Any]:
     decay = injection.decay() if isinstance(injection, DiagonalInjection) else None
     ids = source.text("heldout", least=CHANGE_TOKENS).ids[: min(CHANGE_TOKENS, config.context)]
     with torch.no_grad():
-        changes = state_changes(model, ids[None], CHANGE_LOOPS)
+        changes = state_changes(model, ids[None], 1 if config.plain else CHANGE_LOOPS)
     return {
         "model": source.name,
         "parameters": sum(counts.values()),

@@ -14,7 +14,7 @@ import torch
 
 from parcae_mobile import KVCache, Parcae, ParcaeConfig, convert, load_model
 from parcae_mobile.checkpoint import read_checkpoint
-from parcae_mobile.errors import ConfigError, MissingTensorError, TensorShapeError
+from parcae_mobile.errors import ConfigError, MissingTensorError, TensorShapeError, UsageError
 
 GPT = Path(__file__).parents[1] / "data" / "gpt"
 NAMES = sorted(folder.name for folder in GPT.iterdir())
@@ -108,3 +108,10 @@ def test_convert_keeps_a_gpt_what_it_was(name: str, tmp_path: Path) -> None:
     before, after = load_model(GPT / name).state_dict(), load_model(tmp_path / "safe").state_dict()
     assert all(torch.equal(tensor, after[key]) for key, tensor in before.items())
     assert "transformer.h.0.norm_1.weight" in read_checkpoint(tmp_path / "safe").tensors
+
+
+def test_a_model_without_a_loop_runs_once() -> None:
+    model, ids, _ = opened("tied")
+    with pytest.raises(UsageError, match="gpt-tied has no loop; give 1"):
+        model(ids, 2)
+    assert model.config.judged_loops == (1,)

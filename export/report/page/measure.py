@@ -31,9 +31,9 @@ def model_facts(source: Source, recipe: Recipe) -> ModelFacts:
         sizes[row.component][1] += row.nbytes
     ids = source.text("heldout", least=CHANGE_TOKENS).ids[: min(CHANGE_TOKENS, config.context)]
     with torch.no_grad():
-        changes = state_changes(model, ids[None], CHANGE_LOOPS)
+        changes = state_changes(model, ids[None], 1 if config.plain else CHANGE_LOOPS)
     costs, loops = {}, config.mean_recurrence
-    if source.real and sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL:
+    if source.real and config.context > 1 and sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL:
         length = min(SENSITIVITY_LENGTH, config.context - 1)
         windows = source.text("heldout", least=SENSITIVITY_WINDOWS * (length + 1)).windows(SENSITIVITY_WINDOWS, length)
         rows = sensitivity(model, HeldOut(model, windows, [loops]), loops=loops)
