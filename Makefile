@@ -3,6 +3,7 @@
 ## make test           lint, types, the suite, and the Android app's Kotlin
 ## make test-android   the Android app's Kotlin on the JVM
 ## make acceptance     the full matrix of targets, forms, loop counts and presets
+## make shapes         300 random models on every target: verified, or refused by name
 ## make bench          bytes, memory and speed of the 140M shape
 ## make app-kit        write the vectors and schemas that every app passes
 ## make app-artifacts  export what the apps' tests and demos bundle

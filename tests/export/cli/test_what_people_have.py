@@ -162,7 +162,7 @@ def test_a_baseline_is_exported_by_the_same_command(
 
 
 def test_a_training_run_is_exported_from_its_folder(
-    cli: Callable[..., Any], mini: Path, loose: Path, text: Path, tmp_path: Path
+    cli: Callable[..., Any], mini: Path, loose: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "outputs" / "my-run"
     (run / "checkpoints-DDPStrategy").mkdir(parents=True)
@@ -173,9 +173,7 @@ def test_a_training_run_is_exported_from_its_folder(
     tensors = {f"_forward_module.{name}": tensor for name, tensor in load_file(mini / "model.safetensors").items()}
     for step in (128, 1024):
         torch.save({"model": tensors, "optimizer": {}}, run / "checkpoints-DDPStrategy" / f"step-{step:08d}-my-run")
-    ran = cli(
-        "--model", run, "--quant", loose, "--text", text, "--kv", "full", "--no-verify", "--out", tmp_path, "--json"
-    )
+    ran = cli("--model", run, "--quant", loose, "--kv", "full", "--no-verify", "--out", tmp_path, "--json")
     assert ran.code == 0, ran.err
     (artifact,) = ran.json["artifacts"]
     assert Path(artifact["artifact"]).name == "my-run-onnx-dynamic-int8"
