@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .errors import CheckpointError, InputError, ReferenceMismatchError, ToolMissingError, UsageError
+from .atomic import writing
+from .errors import CheckpointError, ReferenceMismatchError, ToolMissingError, UsageError
 from .loops import LOOPS
 from .model import Parcae
 from .parity import Distance, compare, greedy, sweep
@@ -182,11 +183,8 @@ def save_reference(reference: Reference, path: Path) -> None:
     for loops, logits in reference.logits.items():
         arrays[f"logits_{loops}"] = logits
         arrays[f"greedy_{loops}"] = np.array(reference.greedy[loops], np.int64)
-    try:
-        with path.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-    except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror}); choose another --out") from None
+    with writing(path) as file:
+        np.savez_compressed(file, **arrays)
 
 
 def load_reference(path: Path) -> Reference:

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from parcae_mobile.atomic import writing
 from parcae_mobile.errors import ToolMissingError
 from parcae_mobile.model import Parcae
 from parcae_mobile.parity import Distance
@@ -141,7 +142,8 @@ def plot_recipes(points: Sequence[RecipePoint], path: Path, title: str = "Size a
         axes.set(yscale="log", xlabel="tensor bytes (MB)", ylabel=height, title=title)
         axes.grid(alpha=0.3)
         axes.legend()
-        figure.savefig(path, format="svg", metadata={"Date": None}, bbox_inches="tight")
+        with writing(path) as file:
+            figure.savefig(file, format="svg", metadata={"Date": None}, bbox_inches="tight")
         pyplot.close(figure)
 
 

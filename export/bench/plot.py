@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from export.bench.rows import Row, Table
+from parcae_mobile.atomic import writing
 from parcae_mobile.errors import UsageError
 
 FORMATS = (".svg", ".png")
@@ -56,7 +57,8 @@ def plot_table(table: Table, path: Path) -> None:
         # Times and versions of the tool would make two files of one table differ.
         metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata=metadata, dpi=110)
+        with writing(path) as file:
+            figure.savefig(file, format=path.suffix[1:], metadata=metadata, dpi=110)
         pyplot.close(figure)
 
 

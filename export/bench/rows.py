@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from export.bench.runners import BASELINES
+from parcae_mobile.atomic import write_text
 from parcae_mobile.errors import InputError
 
 
@@ -183,9 +184,7 @@ def write_table(table: Table, path: Path) -> None:
     runs = ",\n  ".join(f'"{number}": {run.model_dump_json()}' for number, run in table.runs.items())
     rows = ",\n  ".join(row.model_dump_json(exclude_none=True) for row in table.rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        f'{{\n "format": {table.format},\n "runs": {{\n  {runs}\n }},\n "rows": [\n  {rows}\n ]\n}}\n', encoding="utf-8"
-    )
+    write_text(path, f'{{\n "format": {table.format},\n "runs": {{\n  {runs}\n }},\n "rows": [\n  {rows}\n ]\n}}\n')
 
 
 def _first(error: Exception) -> str:

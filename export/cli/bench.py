@@ -85,8 +85,10 @@ def _report(table: Table, plot: Path | None, markdown: Path | None, as_json: boo
 
         plot_table(table, plot)
     if markdown is not None:
+        from parcae_mobile.atomic import write_text
+
         markdown.parent.mkdir(parents=True, exist_ok=True)
-        markdown.write_text(as_markdown(table), encoding="utf-8")
+        write_text(markdown, as_markdown(table))
     if as_json:
         print_json(table.model_dump(mode="json"))
     else:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
+import threading
 import traceback
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,6 +71,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that the terminal's encoding lacks is escaped
             stream.reconfigure(errors="backslashreplace")
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):  # what is half-written goes away, as after Ctrl-C
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
         sys.exit(app(prog_name="parcae-export", standalone_mode=False) or 0)
     except typer.TyperException as error:
