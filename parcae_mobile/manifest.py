@@ -131,11 +131,12 @@ class QuantEntry(_Part):
 
 
 class Quantization(_Part):
-    """Recipe, algorithm and the table of quantized tensors; all others are float."""
+    """Recipe, algorithm and the table of quantized tensors; all others are float, `halves` in fp16."""
 
     recipe: str
     algorithm: str
     tensors: dict[str, QuantEntry]
+    halves: list[str] = []
     notes: list[str] = []
 
 

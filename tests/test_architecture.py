@@ -88,7 +88,6 @@ def test_the_rooms_of_export_are_used_from_above_only() -> None:
     assert not upward
 
 
-@pytest.mark.xfail(strict=True, reason="the ONNX host opens its own subclasses")
 def test_no_modules_import_each_other_in_a_circle() -> None:
     paths = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts): path for package in LAYERS for path in modules(package)

@@ -119,6 +119,7 @@ def _quantization(job: Job, quantized: QuantizedModel) -> Quantization:
         recipe=quantized.recipe.name,
         algorithm=quantized.algorithm if table else "none",
         tensors=table,
+        halves=sorted(quantized.halves) if job.target.stores_fp16 else [],
         notes=[*quantized.notes, *layout],
     )
 

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from export.run.generation import prefill
 from export.targets.registry import find_target, load_host
 from parcae_mobile.errors import InputError, ToolMissingError
 
@@ -51,14 +50,15 @@ class ArtifactRunner:
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
         self.host.reset()
-        return prefill(self.host, list(ids), self.loops)
+        logits: np.ndarray = self.host.prefill(list(ids), self.loops)
+        return logits
 
     def step(self, token: int) -> np.ndarray:
         logits: np.ndarray = self.host.run([token], self.loops, positions=[0])[0]
         return logits
 
     def undo(self) -> None:
-        self.host.length -= 1
+        self.host.rewind(self.host.length - 1)
 
 
 class NaiveOnnxRunner:
@@ -171,5 +171,6 @@ def plain_manifest(folder: Path) -> Any:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable ({error}); export the artifact again") from None
+    values["quantization"].setdefault("halves", [])
     parts = {name: SimpleNamespace(**values[name]) for name in ("geometry", "kv", "quantization")}
     return SimpleNamespace(**{"graphs": {}, "portable": False, "last_logits": False, **values, **parts})

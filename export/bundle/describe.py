@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import numpy as np
 
-from export.artifact.assemble import KV_BYTES
 from export.bundle.platforms import NEEDS, settings, token_parity
 from export.bundle.selftest import self_test
 from export.targets.host import CacheGeometry, Host
@@ -26,6 +25,7 @@ from parcae_mobile.app_manifest import (
     Tokenizer,
 )
 from parcae_mobile.errors import InputError
+from parcae_mobile.loops import KV_BYTES
 from parcae_mobile.manifest import Manifest
 
 ROLES = {"prelude": "prelude", "core_block": "recur", "coda": "coda"}
@@ -121,8 +121,6 @@ def cache_of(manifest: Manifest, host: Host) -> Cache:
     """The cache's contract; prompts go in in chunks of what the artifact's own host takes."""
     geometry = CacheGeometry.from_manifest(manifest)
     chunk = min(host.prefill_chunk, manifest.kv.context)
-    for name in functions_of(manifest):  # Core ML: the size is in the function's name
-        chunk = int(name.rpartition("_")[2]) if name.startswith("prelude_") else chunk
     stages = {
         role: CacheStage(
             layers=geometry.layers[stage],

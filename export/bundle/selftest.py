@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from export.gates.lowering import BUDGETS, budget_name
-from export.run.generation import prefill
 from export.targets.host import Host
 from parcae_mobile.app_manifest import Greedy, LogitRows, SelfTest
 from parcae_mobile.errors import InputError
@@ -85,7 +84,7 @@ def greedy_answers(host: Host, prompt: list[int], counts: list[int], manifest: M
     room = host.geometry.context - len(prompt)
     for loops in counts:
         host.reset()
-        logits = prefill(host, prompt, loops)[: host.geometry.vocab_size]
+        logits = host.prefill(prompt, loops)[: host.geometry.vocab_size]
         tokens: list[int] = []
         while len(tokens) < min(TOKENS, room):
             second, first = np.partition(logits, -2)[-2:]

@@ -10,8 +10,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from export.targets.host import Host
 from parcae_mobile.errors import PromptTooLongError, UsageError
 from parcae_mobile.loops import check_threshold
@@ -63,7 +61,7 @@ def _steps(
 ) -> Iterator[Step]:
     sampler, history = Sampler(sampling), list(prompt)
     started = time.perf_counter()
-    logits, used = prefill(host, prompt, loops), loops
+    logits, used = host.prefill(prompt, loops), loops
     for done in range(1, tokens + 1):
         token = sampler.choose(logits[: host.geometry.vocab_size], history)
         history.append(token)
@@ -74,12 +72,3 @@ def _steps(
             return
         logits = host.run([token], loops, positions=[0], exit_threshold=exit_threshold)[0]
         used = host.loops_used
-
-
-def prefill(host: Host, prompt: list[int], loops: int) -> np.ndarray:
-    """Give a prompt in chunks; returns the logits (padded vocabulary) after its last token."""
-    logits = np.empty(0)
-    for start in range(0, len(prompt), host.prefill_chunk):
-        chunk = prompt[start : start + host.prefill_chunk]
-        logits = host.run(chunk, loops, positions=[len(chunk) - 1])[0]
-    return logits

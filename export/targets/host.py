@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parcae_mobile.errors import PromptTooLongError
+from parcae_mobile.errors import PromptTooLongError, UsageError
 from parcae_mobile.loops import check_loops, policy_slots
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from parcae_mobile.manifest import Manifest
 
 STAGES = ("prelude", "core_block", "coda")
+StateCallback = Callable[[int, np.ndarray], None]  # loop (from 0), recurrent state (1, S, state width)
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class CacheGeometry:
     max_loops: int
     state_width: int
     vocab_size: int
+    padded_vocab_size: int  # rows of the token table, columns of the logits
 
     @classmethod
     def of(
@@ -53,21 +55,23 @@ class CacheGeometry:
             max_loops=max_loops,
             state_width=config.recurrent_embedding_dimension,
             vocab_size=config.vocab_size,
+            padded_vocab_size=config.padded_vocab_size,
         )
 
     @classmethod
     def from_manifest(cls, manifest: Manifest) -> CacheGeometry:
         """The geometry that an artifact's manifest states."""
-        given = manifest.geometry
+        stated = manifest.geometry
         return cls(
-            layers=given.layers,
-            heads=given.heads,
-            head_size=given.head_size,
+            layers=stated.layers,
+            heads=stated.heads,
+            head_size=stated.head_size,
             slots=policy_slots(manifest.kv.policy, manifest.max_loops),
             context=manifest.kv.context,
             max_loops=manifest.max_loops,
-            state_width=given.state_width,
-            vocab_size=given.vocab_size,
+            state_width=stated.state_width,
+            vocab_size=stated.vocab_size,
+            padded_vocab_size=stated.padded_vocab_size,
         )
 
     def shape(self, stage: str) -> tuple[int, int, int, int, int]:
@@ -86,15 +90,52 @@ class CacheGeometry:
         return min(loops, self.slots) if stage == "core_block" else 1
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """What one call of `run` asks for, checked: tokens that follow the `start` tokens which the cache holds.
+
+    `tokens` is (1, S) int64, `positions` (P,) int64 are the places in it whose logits are wanted, and `state`, the
+    recurrent state before the first loop, is (1, S, state width) fp32, or None for zero.
+    """
+
+    tokens: np.ndarray
+    start: int
+    loops: int
+    positions: np.ndarray
+    state: np.ndarray | None = None
+    on_state: StateCallback | None = None
+    exit_threshold: float = 0.0
+
+    @property
+    def length(self) -> int:
+        """How many tokens it has."""
+        return int(self.tokens.shape[1])
+
+    @property
+    def total(self) -> int:
+        """How many tokens the cache holds afterwards."""
+        return self.start + self.length
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether it is more than the one token of a decoding step."""
+        return self.length > 1
+
+
 class Host:
-    """Base of the host runtimes: counts tokens and checks what may be asked."""
+    """Base of the host runtimes: `run` checks what may be asked and counts tokens, a host's `_run` computes.
+
+    Not thread-safe: a host owns one conversation's cache.
+    """
 
     prefill_chunk = 256  # tokens of a prompt that are given at once: bounds the activations in memory
+    exits_early = True  # whether it can end the loop where the state stands still
+    takes_state = True  # whether a chunk can begin with a recurrent state that is not zero
 
     def __init__(self, geometry: CacheGeometry) -> None:
         self.geometry = geometry
-        self.length = 0
-        self.loops_used = 0
+        self.length = 0  # tokens that the cache holds
+        self.loops_used = 0  # by the last chunk
 
     def run(
         self,
@@ -102,7 +143,7 @@ class Host:
         loops: int,
         positions: Sequence[int] | None = None,
         initial_state: np.ndarray | None = None,
-        on_state: Callable[[int, np.ndarray], None] | None = None,
+        on_state: StateCallback | None = None,
         exit_threshold: float = 0.0,
     ) -> np.ndarray:
         """Logits (positions, padded vocabulary) of a chunk that follows the tokens already held.
@@ -110,12 +151,56 @@ class Host:
         `positions` are places in the chunk (all if None); `initial_state` (1, chunk, state width) is zero if None;
         `on_state(loop, state)` sees the recurrent state where the form lets it be seen. With an `exit_threshold` the
         loop ends once the state of every token in the chunk changed by less than that share; `loops_used` says when.
+
+        Raises, before anything changes, `UsageError` for ids that the model has no row for, and for a loop count,
+        positions, a state or an early exit that the artifact cannot have; `PromptTooLongError` for tokens beyond the
+        context.
         """
-        raise NotImplementedError
+        places = range(len(ids)) if positions is None else positions
+        chunk = Chunk(
+            np.array([ids], np.int64),
+            self.length,
+            loops,
+            np.array(places, np.int64),
+            None if initial_state is None else np.ascontiguousarray(initial_state, np.float32),
+            on_state,
+            exit_threshold,
+        )
+        self._check(chunk)
+        self.loops_used = loops
+        logits = self._run(chunk)
+        self.length = chunk.total
+        return logits
+
+    def prefill(self, ids: Sequence[int], loops: int) -> np.ndarray:
+        """Give a prompt in chunks of `prefill_chunk`; logits (padded vocabulary,) after its last token.
+
+        Where loops share a cache slot, the chunks are part of what is computed. Raises as `run` does.
+        """
+        if not ids:
+            raise UsageError("the prompt is empty; give at least one token")
+        logits = np.empty(0)
+        for start in range(0, len(ids), self.prefill_chunk):
+            chunk = ids[start : start + self.prefill_chunk]
+            logits = self.run(chunk, loops, positions=[len(chunk) - 1])[0]
+        return logits
+
+    def rewind(self, length: int) -> None:
+        """Forget the tokens after the first `length`; what is given next follows those.
+
+        Raises `UsageError` for a length that is not held.
+        """
+        if not 0 <= length <= self.length:
+            raise UsageError(f"cannot go back to {length} tokens: {self.length} are held")
+        self.length = length
 
     def reset(self) -> None:
         """Forget all tokens."""
         self.length = 0
+
+    def _run(self, chunk: Chunk) -> np.ndarray:
+        """Logits (positions, padded vocabulary) of a checked chunk; lowers `loops_used` where the loop ended early."""
+        raise NotImplementedError
 
     @property
     def cache_bytes(self) -> int:
@@ -142,10 +227,26 @@ class Host:
         change = np.linalg.norm(after - before, axis=-1) / np.maximum(np.linalg.norm(after, axis=-1), 1e-12)
         return bool(change.max() < threshold)
 
-    def check(self, length: int, loops: int) -> None:
-        """Raise `UsageError` for a bad loop count, `PromptTooLongError` for tokens beyond the context."""
-        check_loops(loops, self.geometry.max_loops)
-        if self.length + length > self.geometry.context:
+    def _check(self, chunk: Chunk) -> None:
+        """Raise `UsageError` or `PromptTooLongError` for a chunk that this artifact cannot take."""
+        check_loops(chunk.loops, self.geometry.max_loops)
+        if not chunk.length:
+            raise UsageError("the chunk is empty; give at least one token")
+        if chunk.total > self.geometry.context:
             raise PromptTooLongError(
-                f"{self.length} + {length} tokens do not fit the context of {self.geometry.context}; shorten the text"
+                f"{self.length} + {chunk.length} tokens do not fit the context of {self.geometry.context}; "
+                "shorten the text"
             )
+        rows = self.geometry.padded_vocab_size
+        for token in (int(chunk.tokens.min()), int(chunk.tokens.max())):
+            if not 0 <= token < rows:
+                raise UsageError(f"the token id {token} has no row in the model's table; give ids from 0 to {rows - 1}")
+        if len(chunk.positions) and not 0 <= chunk.positions.min() <= chunk.positions.max() < chunk.length:
+            raise UsageError(f"logits are wanted of places outside of the chunk's {chunk.length} tokens")
+        if chunk.exit_threshold and not self.exits_early:
+            raise UsageError("early exit needs a host that runs the loop: export with --loop-form stages")
+        shape = (1, chunk.length, self.geometry.state_width)
+        if chunk.state is not None and chunk.state.shape != shape:
+            raise UsageError(f"the first state has the shape {chunk.state.shape}; it has to be {shape}")
+        if chunk.state is not None and not self.takes_state and chunk.state.any():
+            raise UsageError("this artifact's loop starts from zero; export a dynamic one to give it another state")

@@ -101,6 +101,7 @@ class Target:
     """A registry row."""
 
     name: str
+    title: str  # as a reader calls it
     module: str | None  # None: planned, not built
     shapes_module: str  # its `refusal(asked)` says why a shape cannot be written, and imports nothing heavy
     host_module: str | None  # its `open_host(folder, manifest, threads)` gives a Host; it imports no torch if it can
@@ -140,9 +141,10 @@ TARGETS = {
     for target in (
         Target(
             name="onnx",
+            title="ONNX",
             module="export.targets.onnx.writer",
             shapes_module="export.targets.onnx.shapes",
-            host_module="export.targets.onnx.runtime.host",
+            host_module="export.targets.onnx.runtime.open",
             extra="onnx",
             packages=("torch", "onnx", "onnxruntime"),
             dynamic_forms=("stages", "scan"),
@@ -159,6 +161,7 @@ TARGETS = {
         ),
         Target(
             name="executorch",
+            title="ExecuTorch",
             module="export.targets.executorch.writer",
             shapes_module="export.targets.executorch.shapes",
             host_module="export.targets.executorch.host",
@@ -177,6 +180,7 @@ TARGETS = {
         ),
         Target(
             name="coreml",
+            title="Core ML",
             module="export.targets.coreml.writer",
             shapes_module="export.targets.coreml.shapes",
             host_module="export.targets.coreml.host",

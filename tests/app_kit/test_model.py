@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.run.generation import generate, prefill
+from export.run.generation import generate
 from export.targets.host import CacheGeometry
 from export.targets.onnx.runtime.host import OnnxHost
 from export.targets.onnx.writer import write_stages
@@ -64,7 +64,7 @@ def test_conversations_that_change_their_loops(given: dict[str, Any], open_with:
         host = open_with(case["policy"])
         assert host.prefill_chunk == given["chunk"]
         for turn in case["turns"]:
-            logits, used, tokens, counts = prefill(host, turn["given"], turn["loops"]), turn["loops"], [], []
+            logits, used, tokens, counts = host.prefill(turn["given"], turn["loops"]), turn["loops"], [], []
             for _ in turn["tokens"]:
                 if tokens:
                     logits = host.run(tokens[-1:], turn["loops"], exit_threshold=turn["threshold"])[0]

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from app_kit.manifest_vectors import changed
-from export.run.generation import prefill
-from export.targets.host import CacheGeometry, Host
+from export.targets.host import CacheGeometry, Chunk, Host
 from export.targets.onnx.runtime.host import OnnxHost
 from parcae_mobile import Parcae
 from parcae_mobile.app_checks import check_files, check_runtime, is_at_least, read_app_manifest
@@ -220,14 +219,13 @@ class Recorder(Host):
 
     def __init__(self, context: int, held: int, chunk: int) -> None:
         stages = {"prelude": 1, "core_block": 1, "coda": 1}
-        super().__init__(CacheGeometry(stages, stages, stages, 1, context, 16, 1, 4))
+        super().__init__(CacheGeometry(stages, stages, stages, 1, context, 16, 1, 4, 2048))
         self.length, self.prefill_chunk = held, chunk
         self.calls: list[dict[str, Any]] = []
 
-    def run(self, ids: Any, loops: int, positions: Any = None, *rest: Any, **more: Any) -> np.ndarray:
-        self.check(len(ids), loops)
-        self.length += len(ids)
-        self.calls.append({"from": ids[0], "length": len(ids), "total": self.length, "positions": positions})
+    def _run(self, chunk: Chunk) -> np.ndarray:
+        first, positions = int(chunk.tokens[0, 0]), chunk.positions.tolist()
+        self.calls.append({"from": first, "length": chunk.length, "total": chunk.total, "positions": positions})
         return np.zeros((1, 4), np.float32)
 
 
@@ -242,7 +240,7 @@ def test_a_prompt_is_given_in_these_chunks(vectors: Vectors) -> None:
             assert not host.calls
         else:
             generate(host, prompt, Sampling(), 1, case["new_tokens"])
-            prefill(host, prompt, 1)
+            host.prefill(prompt, 1)
             assert host.calls == case["calls"], case
 
 

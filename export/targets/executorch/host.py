@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from export.targets.host import CacheGeometry, Host
+from export.targets.host import CacheGeometry, Chunk, Host
 from parcae_mobile.errors import InputError, ToolMissingError, UsageError
+from parcae_mobile.loops import KV_BYTES
 from parcae_mobile.manifest import Manifest
 
 try:
@@ -34,7 +35,6 @@ for _name in ("torchao", "torch.utils._pytree"):  # at import they tell of optio
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 MODEL = "model.pte"
-StateCallback = Callable[[int, np.ndarray], None]
 KERNELS = (
     ("executorch.extension.llm.custom_ops", "libcustom_ops_aot_lib.so"),
     ("executorch.kernels.quantized", "libquantized_ops_aot_lib.so"),
@@ -79,111 +79,94 @@ def load_module(path: Path, threads: int = 0) -> Any:
 
 
 class ExecutorchHost(Host):
-    """One program in memory. Not thread-safe: it owns one conversation's cache."""
+    """One program in memory."""
 
     def __init__(self, path: Path, geometry: CacheGeometry, threads: int = 0) -> None:
         super().__init__(geometry)
-        self._held_loops, self._exit_threshold = geometry.max_loops, 0.0
+        self._written_loops = geometry.max_loops  # the fewest that a token in the caches was computed with
         self._module = load_module(path, threads)
         methods = set(self._module.method_names())
-        self.dynamic = {"prelude", "recur", "coda"} <= methods
+        self.dynamic = self.takes_state = {"prelude", "recur", "coda"} <= methods
         if not self.dynamic and "forward" not in methods:
             raise InputError(f"{path}: neither forward nor prelude, recur and coda; export it again")
         self._at_once = self._constant("get_positions_at_once") if self.dynamic else 1
         self._chunk = self._constant("get_max_seq_len")
 
-    def run(
-        self,
-        ids: Sequence[int],
-        loops: int,
-        positions: Sequence[int] | None = None,
-        initial_state: np.ndarray | None = None,
-        on_state: StateCallback | None = None,
-        exit_threshold: float = 0.0,
-    ) -> np.ndarray:
-        self.check(len(ids), loops)
-        self._check_slots(loops, exit_threshold)
-        self._exit_threshold, self.loops_used = exit_threshold, 0
-        wanted = list(range(len(ids))) if positions is None else list(positions)
-        state = None if initial_state is None else torch.from_numpy(np.ascontiguousarray(initial_state, np.float32))
-        rows: dict[int, np.ndarray] = {}
-        states: dict[int, list[np.ndarray]] = {}
-        for start, end in self._pieces(len(ids), wanted):
-            inside = [place for place in sorted(set(wanted)) if start <= place < end]
-            piece = torch.tensor([list(ids[start:end])], dtype=torch.int64)
-            begin = None if state is None else state[:, start:end].contiguous()
-            logits = self._run_piece(piece, loops, [place - start for place in inside], begin, states)
-            rows |= dict(zip(inside, logits, strict=True))
-            self.length += end - start
-        if on_state is not None:
-            for loop, parts in sorted(states.items()):
-                on_state(loop, np.concatenate(parts, axis=1))
-        return np.stack([rows[place] for place in wanted])
-
-    def reset(self) -> None:
-        super().reset()
-        self._held_loops = self.geometry.max_loops
-
     @property
     def cache_bytes(self) -> int:
         """Bytes of the runtime's caches, for the full context: all of them are resident once the methods are loaded."""
         shapes = {stage: math.prod(self.geometry.shape(stage)) for stage in self.geometry.layers}
-        return sum(2 * 4 * count * shapes[stage] for stage, count in self.geometry.layers.items())
+        return sum(2 * KV_BYTES["fp32"] * count * shapes[stage] for stage, count in self.geometry.layers.items())
 
-    def _check_slots(self, loops: int, exit_threshold: float) -> None:
-        """A slot that a token of the past never wrote must not be read: the runtime's caches cannot be copied."""
+    def _check(self, chunk: Chunk) -> None:
+        """Also that no slot is read that a token of the past never wrote: the runtime's caches cannot be copied."""
+        super()._check(chunk)
+        if not self.dynamic and chunk.loops != self.geometry.max_loops:
+            raise UsageError(f"loops = {chunk.loops}: this artifact is built for {self.geometry.max_loops}")
         apart = self.geometry.slots == self.geometry.max_loops > 1
-        if exit_threshold and (apart or not self.dynamic):
+        if chunk.exit_threshold and (apart or not self.dynamic):
             raise UsageError(
                 "early exit with ExecuTorch needs a dynamic artifact whose loops share a cache slot; "
                 "export with --kv shared or first1+shared"
             )
-        if self.length and min(loops, self.geometry.slots) > self._held_loops:
+        if chunk.start and min(chunk.loops, self.geometry.slots) > self._written_loops:
             raise UsageError(
-                f"loops = {loops}: the tokens before were computed with {self._held_loops}; start again, "
+                f"loops = {chunk.loops}: the tokens before were computed with {self._written_loops}; start again, "
                 "or export with --kv shared"
             )
-        self._held_loops = min(loops, self._held_loops) if self.length else loops
+
+    def _run(self, chunk: Chunk) -> np.ndarray:
+        self._written_loops = min(chunk.loops, self._written_loops) if chunk.start else chunk.loops
+        ids = torch.from_numpy(chunk.tokens)
+        state = None if chunk.state is None else torch.from_numpy(chunk.state)
+        wanted = sorted(set(chunk.positions.tolist()))
+        rows: dict[int, np.ndarray] = {}
+        seen: list[list[np.ndarray]] = []  # by piece: the state after each loop
+        used = 0
+        for start, end in self._pieces(chunk.length, wanted):
+            places = [place for place in wanted if start <= place < end]
+            past, piece, inside = chunk.start + start, ids[:, start:end].contiguous(), [p - start for p in places]
+            if self.dynamic:
+                begin = None if state is None else state[:, start:end].contiguous()
+                logits, states = self._run_stages(piece, past, inside, begin, chunk)
+                seen.append(states)
+                used = max(used, len(states))
+            else:
+                logits, used = self._call("forward", piece, torch.tensor([past]))[0], chunk.loops
+            if places:
+                rows |= dict(zip(places, logits[0].numpy(), strict=True))
+        self.loops_used = used
+        if chunk.on_state is not None:
+            for loop in range(min(map(len, seen), default=0)):
+                chunk.on_state(loop, np.concatenate([states[loop] for states in seen], axis=1))
+        return np.stack([rows[place] for place in chunk.positions.tolist()])
 
     def _pieces(self, length: int, wanted: list[int]) -> Iterator[tuple[int, int]]:
         """Parts of a chunk that one call can take: a static file gives logits of the last place alone."""
-        step = self._chunk if not self.dynamic or len(set(wanted)) <= self._at_once else self._at_once
+        step = self._chunk if not self.dynamic or len(wanted) <= self._at_once else self._at_once
         cuts = {*range(step, length, step), length}
         ends = sorted(cuts if self.dynamic else cuts | {place + 1 for place in wanted})
         yield from zip([0, *ends[:-1]], ends, strict=True)
 
-    def _run_piece(
-        self,
-        ids: torch.Tensor,
-        loops: int,
-        positions: list[int],
-        state: torch.Tensor | None,
-        states: dict[int, list[np.ndarray]],
-    ) -> list[np.ndarray]:
-        past = torch.tensor([self.length])
-        if not self.dynamic:
-            if loops != self.geometry.max_loops:
-                raise UsageError(f"loops = {loops}: this artifact is built for {self.geometry.max_loops}")
-            if state is not None and bool(state.any()):
-                raise UsageError("a static ExecuTorch artifact starts from zero; use a dynamic one for another state")
-            self.loops_used = loops
-            logits = self._call("forward", ids, past)[0]
-            return list(logits[0].numpy()) if positions else []
+    def _run_stages(
+        self, ids: torch.Tensor, start: int, positions: list[int], state: torch.Tensor | None, chunk: Chunk
+    ) -> tuple[torch.Tensor, list[np.ndarray]]:
+        """Logits (1, positions, padded vocabulary) of a piece, and its state after each loop that ran."""
+        past = torch.tensor([start])
         injected, *values = self._call("prelude", ids, past)
         if state is None:
             state = torch.zeros(1, ids.shape[1], self.geometry.state_width)
-        for loop in range(loops):
+        states: list[np.ndarray] = []
+        for loop in range(chunk.loops):
             slot, before = torch.tensor([self.slot_of("core_block", loop)]), state
             (state,) = self._call("recur", state, injected, past, slot, *values)
-            states.setdefault(loop, []).append(state.numpy())
-            self.loops_used = max(self.loops_used, loop + 1)
+            states.append(state.numpy())
             # Every slot must be written before a token may leave.
-            may_leave = self._exit_threshold and loop + 1 >= self.geometry.slots
-            if may_leave and self.converged(before.numpy(), state.numpy(), self._exit_threshold):
+            may_leave = chunk.exit_threshold and loop + 1 >= self.geometry.slots
+            if may_leave and self.converged(before.numpy(), states[-1], chunk.exit_threshold):
                 break
         chosen = torch.tensor(positions or [ids.shape[1] - 1])
-        logits = self._call("coda", state, ids, past, chosen)[0]
-        return list(logits[0].numpy()) if positions else []
+        return self._call("coda", state, ids, past, chosen)[0], states
 
     def _constant(self, method: str) -> int:
         return int(self._module.run_method(method, ())[0])
@@ -202,11 +185,11 @@ class ExecutorchHost(Host):
 def silent_stderr() -> Iterator[None]:
     """Drop what native code writes to stderr meanwhile (the thread pool lists processors that it does not find)."""
     sys.stderr.flush()
-    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    stderr, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(sink, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
         os.close(sink)

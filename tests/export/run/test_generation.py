@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from export.run.generation import Step, generate
 from export.run.session import Completion
-from export.targets.host import CacheGeometry, Host
+from export.targets.host import CacheGeometry, Chunk, Host
 from parcae_mobile import Parcae
 from parcae_mobile.errors import PromptTooLongError, UsageError
 from parcae_mobile.sampling import Sampler, Sampling
@@ -30,11 +30,10 @@ class Table(Host):
         super().__init__(geometry)
         self.calls: list[tuple[list[int], int, float]] = []
 
-    def run(self, ids: Sequence[int], loops: int, *given: Any, exit_threshold: float = 0.0, **more: Any) -> np.ndarray:
-        self.check(len(ids), loops)
-        self.calls.append((list(ids), loops, exit_threshold))
-        self.length += len(ids)
-        self.loops_used = 2 if exit_threshold else loops
+    def _run(self, chunk: Chunk) -> np.ndarray:
+        ids = chunk.tokens[0].tolist()
+        self.calls.append((ids, chunk.loops, chunk.exit_threshold))
+        self.loops_used = 2 if chunk.exit_threshold else chunk.loops
         logits = np.full((1, 64), -9.0, np.float32)
         logits[0, [(ids[-1] + 1) % 60, (ids[-1] + 2) % 60]] = 3.0, 2.5
         logits[0, 62] = 99.0  # padding, which is no token

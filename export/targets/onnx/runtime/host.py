@@ -9,14 +9,12 @@ they needed beyond the cache is given back when they are done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.targets.host import CacheGeometry, Host
+from export.targets.host import CacheGeometry, Chunk, Host
 from export.targets.onnx.runtime.mapped_file import give_back_heap, give_back_pages
 from parcae_mobile.errors import ToolMissingError, UsageError
 
@@ -27,36 +25,10 @@ except ImportError:
 
 from export.targets.onnx.runtime.buffers import Bound, Buffers
 
-if TYPE_CHECKING:
-    from parcae_mobile.manifest import Manifest
-
 LEAST_CAPACITY = 256  # tokens that the caches hold at first
 GIVE_BACK_EVERY = 64  # decoded tokens between two times that pages of the weights file are given back
 WEIGHTS = "weights.data"
-HALF = b".half"  # ends the name of an initializer that is stored in fp16
 STAGES = {"prelude": "prelude", "recur": "core_block", "coda": "coda"}  # a graph's name and its layers'
-StateCallback = Callable[[int, np.ndarray], None]
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """What one call of `run` asks for, as arrays: (1, S) ids, filled positions afterwards, wanted positions, state."""
-
-    tokens: np.ndarray
-    total: int
-    positions: np.ndarray
-    state: np.ndarray | None
-    loops: int
-    on_state: StateCallback | None
-    exit_threshold: float
-
-    @property
-    def length(self) -> int:
-        return int(self.tokens.shape[1])
-
-    @property
-    def is_prompt(self) -> bool:
-        return self.length > 1
 
 
 class Workspace:
@@ -89,10 +61,15 @@ class OnnxHost(Host):
         kv_dtype: str = "fp32",
         graphs: Mapping[int, str] | None = None,
         settings: Mapping[str, str] | None = None,
+        halves: bool = False,
     ) -> None:
-        """`graphs` are the files of a static artifact's loop counts; `settings` are onnxruntime's session entries."""
+        """`graphs` are the files of a static artifact's loop counts; `settings` are onnxruntime's session entries.
+
+        `halves` says that matrices are stored in fp16, which loading has to widen.
+        """
         super().__init__(geometry)
         self.loop_form, self._folder = loop_form, folder
+        self.exits_early, self.takes_state = loop_form == "stages", loop_form != "unrolled"
         self._kv_dtype = {"fp32": np.float32, "int8": np.int8}[kv_dtype]
         self._options = ort.SessionOptions()
         self._options.log_severity_level = 3
@@ -101,7 +78,6 @@ class OnnxHost(Host):
         # onnxruntime keeps a plan of its memory for each new shape, and the static form's mask has one for each token.
         self._options.enable_mem_pattern = loop_form != "unrolled"
         # Graphs of contrib operators are written as they shall run, but for matrices in fp16: loading widens them once.
-        halves = any(HALF in path.read_bytes() for path in folder.glob("model*.onnx"))
         if loop_form != "unrolled" and not settings and not halves:
             self._options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         for name, value in (settings or {}).items():
@@ -119,44 +95,26 @@ class OnnxHost(Host):
         self._capacity = self._slots = 0
         self._step: Workspace | None = None
 
-    def run(
-        self,
-        ids: Sequence[int],
-        loops: int,
-        positions: Sequence[int] | None = None,
-        initial_state: np.ndarray | None = None,
-        on_state: StateCallback | None = None,
-        exit_threshold: float = 0.0,
-    ) -> np.ndarray:
-        self.check(len(ids), loops)
-        if exit_threshold and self.loop_form != "stages":
-            raise UsageError(
-                f"early exit needs a host that runs the loop: this artifact's loop form is {self.loop_form}"
-            )
-        self.loops_used, length = loops, len(ids)
-        total = self.length + length
-        self._reserve(total, loops)
-        chosen = np.arange(length) if positions is None else np.array(positions)
-        chunk = Chunk(np.array([ids], np.int64), total, chosen, initial_state, loops, on_state, exit_threshold)
-        forms = {"stages": self._run_stages, "scan": self._run_scan, "unrolled": self._run_unrolled}
-        logits = forms[self.loop_form](chunk)
-        self._fill_above(self.loops_used, self.length, total)
-        if chunk.is_prompt or total % GIVE_BACK_EVERY == 0:
+    def _run(self, chunk: Chunk) -> np.ndarray:
+        self._reserve(chunk.total, chunk.loops)
+        logits = self._compute(chunk)[0]
+        self._fill_above(self.loops_used, chunk.start, chunk.total)
+        if chunk.is_prompt or chunk.total % GIVE_BACK_EVERY == 0:
             give_back_pages(self._folder / WEIGHTS)
         if chunk.is_prompt:
             give_back_heap()
-        self.length = total
-        return logits[0]
+        return logits
+
+    def _compute(self, chunk: Chunk) -> np.ndarray:
+        if self.loop_form == "stages":
+            return self._run_stages(chunk)
+        return self._run_scan(chunk) if self.loop_form == "scan" else self._run_unrolled(chunk)
 
     def reset(self) -> None:
         super().reset()
         self._caches.clear()
         self._capacity = self._slots = 0
         self._step = None
-
-    def rewind(self, length: int) -> None:
-        """Forget the tokens after the first `length`."""
-        self.length = length
 
     @property
     def cache_bytes(self) -> int:
@@ -169,7 +127,8 @@ class OnnxHost(Host):
         if not work.states:
             work.states = tuple(np.zeros((1, chunk.length, width), np.float32) for _ in range(2))
         work.states[0][...] = 0 if chunk.state is None else chunk.state
-        self._stage(work, "coda"), self._stage(work, "prelude")
+        for name in ("coda", "prelude"):
+            self._stage(work, name)  # its inputs are what `fill` writes
         work.fill(chunk)
         self._stage(work, "prelude").run(give_back=chunk.is_prompt)
         for loop in range(chunk.loops):
@@ -312,22 +271,3 @@ class OnnxHost(Host):
         _, batch, heads, _, size = self.geometry.shape(stage)
         slots = self._slots if stage == "core_block" else 1
         return np.zeros((slots, batch, heads, self._capacity, size), self._kv_dtype)
-
-
-def open_host(folder: Path, manifest: Manifest, threads: int = 0) -> Host:
-    """The artifact of a folder on this machine's CPU."""
-    graphs = {int(loops): name for loops, name in manifest.graphs.items()}
-    if not graphs and manifest.loops != "dynamic":
-        graphs = {manifest.loops: "model.onnx"}
-    given = (folder, manifest.loop_form, CacheGeometry.from_manifest(manifest), threads, manifest.kv.dtype, graphs)
-    if manifest.portable:
-        from export.targets.onnx.runtime.portable import PortableHost
-
-        host: OnnxHost = PortableHost(*given, manifest.compute)
-    else:
-        host = OnnxHost(*given)
-    if not manifest.last_logits:
-        return host
-    from export.targets.onnx.runtime.last_position import LastPositionHost
-
-    return LastPositionHost(host)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from export.targets.host import CacheGeometry
-from export.targets.onnx.runtime.host import Chunk, OnnxHost
+from export.targets.host import CacheGeometry, Chunk
+from export.targets.onnx.runtime.host import OnnxHost
 from parcae_mobile.errors import UsageError
 
 # onnxruntime fuses DequantizeLinear and MatMul and then rounds activations to int8 unless it is told otherwise.
@@ -30,13 +30,12 @@ class PortableHost(OnnxHost):
         loop_form: str,
         geometry: CacheGeometry,
         threads: int = 0,
-        kv_dtype: str = "fp32",
         graphs: Mapping[int, str] | None = None,
         compute: str = "fp32",
     ) -> None:
-        super().__init__(folder, loop_form, geometry, threads, kv_dtype, graphs, SETTINGS[compute])
+        super().__init__(folder, loop_form, geometry, threads, graphs=graphs, settings=SETTINGS[compute])
         self._grown: dict[str, np.ndarray] = {}
-        self._loops_held = 0
+        self._loops = 0  # of the conversation
 
     def reset(self) -> None:
         super().reset()
@@ -51,15 +50,15 @@ class PortableHost(OnnxHost):
         return super().cache_bytes + sum(cache.nbytes for cache in self._grown.values())
 
     def _run_unrolled(self, chunk: Chunk) -> np.ndarray:
-        if self.length and chunk.loops != self._loops_held:
-            raise UsageError(f"loops = {chunk.loops}: this conversation began with {self._loops_held}; start a new one")
-        self._loops_held = chunk.loops
+        if chunk.start and chunk.loops != self._loops:
+            raise UsageError(f"loops = {chunk.loops}: this conversation began with {self._loops}; start a new one")
+        self._loops = chunk.loops
         session = self._unrolled(chunk.loops)
         pasts = {value.name: value.shape for value in session.get_inputs() if value.name.startswith("past")}
-        if not self.length:
+        if not chunk.start:
             self._grown = {name: np.zeros((1, shape[1], 0, shape[3]), np.float32) for name, shape in pasts.items()}
-        given = {"input_ids": chunk.tokens, "attention_mask": np.ones((1, chunk.total), np.int64), **self._grown}
+        inputs = {"input_ids": chunk.tokens, "attention_mask": np.ones((1, chunk.total), np.int64), **self._grown}
         outputs = ["logits", *(name.replace("past_key_values", "present") for name in pasts)]
-        logits, *grown = session.run(outputs, given)
+        logits, *grown = session.run(outputs, inputs)
         self._grown = dict(zip(pasts, grown, strict=True))
         return logits if logits.shape[1] == len(chunk.positions) else logits[:, chunk.positions]

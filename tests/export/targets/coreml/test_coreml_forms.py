@@ -255,7 +255,7 @@ def test_early_exit_and_a_first_state_are_for_the_host_that_runs_the_loop(
     stages, whole = write(quantized(mini_model), "stages"), write(quantized(mini_model), "while")
     stages.run([5, 6, 7], 3, exit_threshold=1e9)
     assert stages.loops_used == 1
-    with pytest.raises(UsageError, match="need the stages form"):
+    with pytest.raises(UsageError, match="early exit needs a host that runs the loop"):
         whole.run([5, 6, 7], 3, exit_threshold=0.1)
     static = write(quantized(mini_model), "unrolled", loops=2)
     with pytest.raises(UsageError, match="2 loops built in"):

@@ -42,7 +42,7 @@ def test_matrices_are_stored_in_fp16_and_computed_with_in_fp32(
         assert kind == {onnx.TensorProto.FLOAT16 if name in model.halves else onnx.TensorProto.FLOAT}, name
     stored = read_injection(tmp_path)
     assert stored is not None and torch.equal(stored.matrix, mini_model.transformer["adapter"].B)
-    host = OnnxHost(tmp_path, form, CacheGeometry.of(mini_model.config, 3), 1)
+    host = OnnxHost(tmp_path, form, CacheGeometry.of(mini_model.config, 3), 1, halves=True)
     logits = host.run(mini_ids[0].tolist(), 3)
     assert np.abs(logits - model.model(mini_ids, 3)[0].detach().numpy()).max() < 2e-5
 
@@ -56,5 +56,5 @@ def test_a_host_lets_the_runtime_widen_matrices_when_it_loads_them(
     casts = [node for node in graph.node if node.op_type == "Cast"]
     assert casts and list(graph.node[: len(casts)]) == casts
     assert len({node.input[0] for node in casts}) == len(casts)
-    host = OnnxHost(tmp_path, "stages", CacheGeometry.of(mini_model.config, 3), 1)
+    host = OnnxHost(tmp_path, "stages", CacheGeometry.of(mini_model.config, 3), 1, halves=True)
     assert host._options.graph_optimization_level != ort.GraphOptimizationLevel.ORT_DISABLE_ALL
