@@ -24,11 +24,13 @@ def model(mini: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(mini, tmp_path / "model"))
 
 
-def add_token(folder: Path, index: int) -> None:
+def add_tokens_up_to(folder: Path, last: int) -> None:
+    """Special tokens behind the vocabulary, until one has the id `last`."""
     path = folder / "tokenizer.json"
     values = json.loads(path.read_text(encoding="utf-8"))
-    token = {"id": index, "content": "<|user|>", "special": True}
-    values["added_tokens"].append(token | dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False))
+    for index in range(max(values["model"]["vocab"].values()) + 1, last + 1):
+        token = {"id": index, "content": f"<|special {index}|>", "special": True}
+        values["added_tokens"].append(token | dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False))
     path.write_text(json.dumps(values), encoding="utf-8")
 
 
@@ -52,7 +54,7 @@ def test_the_ids_that_end_a_text_are_the_same_everywhere(cli: Callable[..., Any]
 def test_a_tokenizer_with_ids_beyond_the_table_is_refused_before_work(
     cli: Callable[..., Any], model: Path, tmp_path: Path
 ) -> None:
-    add_token(model, 320)
+    add_tokens_up_to(model, 320)
     ran = cli("--model", model, *FAST, "--out", tmp_path / "out")
     assert ran.code == 3 and "has the id 320, and the token table 320 rows" in ran.line
 
