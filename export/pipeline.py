@@ -21,7 +21,7 @@ from export.artifact.golden import GOLDEN_TOKENS, golden_loops, write_golden
 from export.artifact.publish import check_output, failed_folder, publish, staging
 from export.gates.certificate import certify
 from export.gates.lowering import TEXT_TOKENS, LoweringVerdict, budget_name, lowering_gate
-from export.gates.reference import CheckedReference, artifact_distance, check_reference
+from export.gates.reference import CheckedReference, artifact_distance, check_reference, unlikely_text
 from export.job import Job, Progress, resolve, settle_cache
 from export.report.files import write_pages
 from export.report.page.measure import model_facts
@@ -119,6 +119,8 @@ def prepare(request: ExportRequest, source: Source, recipe: Recipe, progress: Pr
         progress("checking fp32 against the golden reference")
         with _timed(seconds, "reference"):
             reference = check_reference(source, source.text("heldout", request.text, 128), request.reference)
+        doubt = unlikely_text(reference.reference, source.model.config.vocab_size) if source.real else None
+        source.notes += [doubt] if doubt else []
     compression = compression_verdict(request, source, quantized, progress)
     facts = None
     if request.verify:

@@ -7,6 +7,7 @@ name; a stale committed one is replaced by a CPU reference, and said so.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,21 @@ def check_reference(
             f"noise floor of {NOISE_FLOOR_MAX_ABS:g}; nothing can be judged against it"
         )
     return CheckedReference(reference, distances, note)
+
+
+def unlikely_text(reference: Reference, vocabulary: int) -> str | None:
+    """A note if the model finds its text clearly less likely than chance: a tokenizer of another model does that."""
+    logits = torch.from_numpy(reference.logits[max(reference.logits)])[:-1, :vocabulary].float()
+    targets = torch.from_numpy(reference.input_ids)[1 : len(logits) + 1]
+    if not len(targets) or int(targets.max()) >= vocabulary:
+        return None
+    loss = float(torch.nn.functional.cross_entropy(logits, targets))
+    if loss <= math.log(vocabulary) + 1:
+        return None
+    return (
+        f"the model finds held-out text less likely than chance ({loss:.1f} nats a token, chance is "
+        f"{math.log(vocabulary):.1f}): is the tokenizer this model's?"
+    )
 
 
 def artifact_distance(host: Host, reference: Reference, loops: list[int]) -> dict[int, Distance]:

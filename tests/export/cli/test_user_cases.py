@@ -93,7 +93,7 @@ def test_bytes_that_are_no_utf8_end_in_one_line(cli: Callable[..., Any], exporte
     ("arguments", "words"),
     [
         (["generate", "x", "--seed", "-1"], "--seed -1"),
-        (["generate", "x", "--threads", "100000"], "100000"),
+        (["generate", "x", "--threads", "100000"], "--threads"),
         (["--seed", str(2**70)], "--seed"),
         (["--threads", "100000"], "--threads 100000"),
         (["compare", "--plot", "no/such/folder/x.svg"], "there is no folder no/such/folder"),

@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from export.gates import reference as reference_check
-from export.gates.reference import check_reference
+from export.gates.reference import check_reference, unlikely_text
 from export.source import Source, open_source
-from parcae_mobile import Parcae
+from parcae_mobile import Parcae, load_model
 from parcae_mobile.errors import GateError, ReferenceMismatchError, UsageError
 from parcae_mobile.golden import Reference, make_reference, save_reference
 from parcae_mobile.text import EMBEDDED_MODEL, TokenText, seeded_ids
@@ -105,3 +107,14 @@ def test_random_weights_have_no_text_of_their_own(source: Source, tmp_path: Path
         source.text("heldout", tmp_path / "text.txt")
     with pytest.raises(UsageError, match="--random-weights needs"):
         open_source(str(tmp_path), random_weights=True)
+
+
+def test_a_text_that_the_model_finds_less_likely_than_chance_is_doubted(data: Path) -> None:
+    model = load_model(data / "tiny-trained")
+    held_out = torch.from_numpy(np.load(data / "tiny-trained" / "heldout_tokens.npy")[:96].astype(np.int64))
+    own = make_reference(model, TokenText(held_out, "its own"), loops=(4,))
+    assert unlikely_text(own, 2048) is None
+    shuffled = torch.randperm(2048, generator=torch.Generator().manual_seed(1))[held_out]
+    foreign = make_reference(model, TokenText(shuffled, "of another tokenizer"), loops=(4,))
+    note = unlikely_text(foreign, 2048)
+    assert note is not None and "is the tokenizer this model's?" in note
