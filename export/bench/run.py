@@ -61,11 +61,13 @@ class Subject:
 
 
 def subjects_of(folder: Path, loops: Sequence[int]) -> list[Subject]:
-    """An artifact at each of the loop counts that it takes."""
+    """An artifact at each of the loop counts that it takes; one without a loop at T = 1, whatever is asked."""
     manifest = read_manifest(folder)
     target = find_target(manifest.target)
     geometry = CacheGeometry.from_manifest(manifest)
     counts = loops if manifest.loops == "dynamic" else sorted({int(manifest.loops), *map(int, manifest.graphs)})
+    if manifest.max_loops == manifest.trained_loops == 1:
+        counts = loops = [1]
     return [
         Subject(
             Variant(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
-from parcae_mobile import Parcae
+from parcae_mobile import Parcae, load_model
 from parcae_mobile.errors import PromptTooLongError, TensorValueError, TextError
-from quantize.hessians import collect_hessians, input_of, passes
+from quantize.hessians import calibration_loops, collect_hessians, input_of, passes
 
 FC = "transformer.core_block.0.mlp.fc.weight"
 IDS = torch.randint(0, 60, (5, 12), generator=torch.Generator().manual_seed(1))
@@ -119,3 +120,14 @@ def test_activations_that_are_not_finite_name_the_matrix(small: Callable[..., Pa
 def test_windows_must_be_a_table_of_ids(small: Callable[..., Parcae]) -> None:
     with pytest.raises(TextError, match="calibration windows of shape"):
         collect_hessians(small(), IDS[0], [FC])
+
+
+def test_a_model_without_a_prelude_and_one_without_a_loop_have_moments(small: Callable[..., Parcae]) -> None:
+    windows = torch.randint(0, 60, (2, 12), generator=torch.Generator().manual_seed(0))
+    model = small(n_layers_in_prelude=0, prelude_norm=False)
+    name = "transformer.adapter.B"
+    assert collect_hessians(model, windows, [name], loops=2)[name].shape == (32, 32)
+    plain = load_model(Path(__file__).parents[1] / "data" / "gpt" / "tied")
+    assert calibration_loops(plain) == 1
+    last = "transformer.core_block.0.mlp.fc.weight"
+    assert collect_hessians(plain, windows, [last])[last].shape == (64, 64)
