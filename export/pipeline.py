@@ -186,7 +186,8 @@ def export_one(job: Job, prepared: Prepared, progress: Progress = lambda line: N
             delegation = module.write(prepared.quantized, folder, job.options) or {}
             _add_golden(job, prepared.quantized, folder)
         stored = module.read_injection(folder)
-        certificate, problems = certify(job.source.model, stored)
+        certificate = certify(job.source.model, stored)
+        problems = list(certificate.problems)
         draft = assemble(job, prepared.quantized, module.signatures(folder), certificate, prepared.compression)
         lowering, reference = NOT_RUN, None
         if prepared.reference is not None:

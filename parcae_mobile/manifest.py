@@ -102,11 +102,15 @@ class Verdict(_Part):
 
 
 class Certificate(_Part):
-    """The injection's poles as re-read from the artifact. It speaks of the linear injection only."""
+    """The injection's poles as re-read from the artifact, and what is wrong with them.
+
+    It speaks of the linear injection only.
+    """
 
     max_decay: float | None
     max_decay_checkpoint: float | None
     injection_matrix_equal: bool | None
+    problems: list[str] = []
     note: str = ""
 
 

@@ -32,9 +32,13 @@ def print_artifact(console: Console, path: str, manifest: Manifest, problems: li
     certificate = manifest.certificate
     if certificate.max_decay is not None:
         equal = "bit for bit the checkpoint's" if certificate.injection_matrix_equal else "NOT the checkpoint's"
-        console.print(f"  injection poles: max decay {certificate.max_decay:.6f} < 1, re-read from the file; B {equal}")
+        below = "< 1" if certificate.max_decay < 1 else "is NOT below 1"
+        poles = f"max decay {certificate.max_decay:.8f} {below}"
+        console.print(f"  injection poles: {poles}, re-read from the file; B {equal}")
     else:
         console.print(f"  injection: {certificate.note}")
+    for problem in certificate.problems if not problems else ():
+        console.print(Text.assemble("  ", ("FAILED", "red"), f" {problem}"))
     for name, part in manifest.delegation.items():
         console.print(
             f"  XNNPACK takes {part.macs_share:.1%} of the multiply-accumulates and {part.operators_share:.1%} of the "

@@ -329,3 +329,15 @@ def test_weights_rounded_to_fp16_leave_activations_as_they_are(
     assert ran.code == 0, ran.err
     (artifact,) = ran.json["artifacts"]
     assert (artifact["compute"], artifact["kv"]["dtype"]) == ("fp32", "fp32")
+
+
+def test_inspect_says_what_was_wrong_with_the_poles(
+    cli: Cli, exported: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    failed = Path(shutil.copytree(exported[0], tmp_path / "x.failed"))
+    values = json.loads((failed / "manifest.json").read_text(encoding="utf-8"))
+    problem = "certificate: the greatest stored decay is 1.0000001192092896, not below 1"
+    values["certificate"] |= {"max_decay": 1.0000001192092896, "problems": [problem]}
+    (failed / "manifest.json").write_text(json.dumps(values), encoding="utf-8")
+    shown = cli("inspect", failed).out
+    assert "max decay 1.00000012 is NOT below 1" in shown and f"FAILED {problem}" in " ".join(shown.split())
