@@ -108,7 +108,7 @@ def default_computes(recipe: Recipe) -> dict[str, str]:
 
 def default_compute(target: Target, recipe: Recipe) -> str:
     """int8 activations where weights are integers and the target has kernels for it, else the target's first."""
-    return "int8" if recipe.rules and "int8" in target.computes else target.computes[0]
+    return "int8" if any(rule.bits < 16 for rule in recipe.rules) and "int8" in target.computes else target.computes[0]
 
 
 def settle_cache(job: Job, progress: Progress) -> Job:

@@ -23,6 +23,7 @@ from typing import Any
 
 from export.pipeline import run_export
 from export.request import ExportRequest
+from export.targets.registry import DYNAMIC
 from parcae_mobile.errors import GateError, ToolMissingError, UsageError
 
 try:
@@ -36,6 +37,7 @@ except ImportError as error:
 
 TASK = "text-generation-with-past"
 MODEL_TYPE = "parcae"
+TYPES = {"float32": "fp32", "float16": "fp16"}  # Optimum turns a --dtype into torch's
 QUANTS = {None: "fp32", "fp32": "fp32", "fp16": "fp16"}  # by Optimum's --dtype
 
 
@@ -62,7 +64,8 @@ class ParcaeHubModel(PreTrainedModel):
         model = cls(more["config"])
         model.checkpoint, model.revision = str(name), more.get("revision")
         dtype = more.get("torch_dtype", more.get("dtype"))
-        model.dtype_asked = None if dtype is None else {"float32": "fp32"}.get(str(dtype)[6:], str(dtype)[6:])
+        name_of_type = str(dtype).removeprefix("torch.")
+        model.dtype_asked = None if dtype is None else TYPES.get(name_of_type, name_of_type)
         return model
 
 
@@ -101,6 +104,8 @@ def write(
 ) -> None:
     """Export, verify, and put the artifact's files into `output`. `model_kwargs` may hold `loops` and `quant`.
 
+    A static artifact is what Optimum's model class runs; with `"loops": "dynamic"` it is the stages form.
+
     Raises `UsageError` for other keys or types, `GateError` if the artifact fails its gates (nothing is written then).
     """
     given = dict(model_kwargs or {})
@@ -111,16 +116,17 @@ def write(
         raise UsageError(
             f"--dtype {dtype}: a Parcae export takes fp32 or fp16; for integers give quant in --model-kwargs"
         )
+    asked = str(_trained_loops(checkpoint, revision) if loops is None else loops)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output) as temporary:
         request = ExportRequest(
             model=checkpoint,
             revision=revision,
-            loops=[str(loops) if loops is not None else str(_trained_loops(checkpoint, revision))],
-            max_loops=max(16, int(loops or 0)),
+            loops=[asked],
+            max_loops=max(16, int(asked) if asked.isdecimal() else 0),
             quant=quant or QUANTS[dtype],
             out=Path(temporary),
-            all_logits=True,
+            all_logits=asked != DYNAMIC,
         )
         (result,) = run_export(request)
         if not result.passed:

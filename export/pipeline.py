@@ -42,9 +42,10 @@ from parcae_mobile.errors import UsageError
 from parcae_mobile.manifest import MANIFEST, Manifest, ReferenceEntry, Verdict, hash_files
 from quantize.algorithms import LEARNED_WINDOWS, quantize_with
 from quantize.apply import QuantizedModel
+from quantize.budgets import check_budget
 from quantize.compression import compression_gate
 from quantize.learning_run import STEPS, Learning
-from quantize.recipe import PRESETS, Recipe, load_recipe, rules_without_effect
+from quantize.recipe import Recipe, load_recipe, rules_without_effect
 
 NOT_RUN = Verdict(passed=None, by_loops={}, note="not run (--no-verify)")
 
@@ -96,7 +97,9 @@ def run_export(request: ExportRequest, progress: Progress = lambda line: None) -
         tokenizer=request.tokenizer,
         checkpoint=request.checkpoint,
     )
-    if request.quant not in PRESETS:  # presets have rules for parts that not every model has
+    if request.verify:
+        check_budget(recipe, source.model, request.accept_budget)
+    if not recipe.is_preset:  # presets have rules for parts that not every model has
         unmet = rules_without_effect(recipe, source.model)
         source.notes += [f"recipe {recipe.name}: no parameter meets the rule {match!r} first" for match in unmet]
     jobs = [resolve(request, source, recipe, t, group) for t in targets for group in group_loops(t, loops)]
@@ -185,7 +188,8 @@ def export_one(job: Job, prepared: Prepared, progress: Progress = lambda line: N
             delegation = module.write(prepared.quantized, folder, job.options) or {}
             _add_golden(job, prepared.quantized, folder)
         stored = module.read_injection(folder)
-        certificate, problems = certify(job.source.model, stored)
+        certificate = certify(job.source.model, stored)
+        problems = list(certificate.problems)
         draft = assemble(job, prepared.quantized, module.signatures(folder), certificate, prepared.compression)
         lowering, reference = NOT_RUN, None
         if prepared.reference is not None:

@@ -24,8 +24,6 @@ from parcae_mobile.injection import DiagonalInjection, LinearInjection
 from parcae_mobile.kv_cache import rotate
 from parcae_mobile.model import Parcae
 
-STAGES = ("prelude", "recur", "coda")
-
 
 @dataclass(frozen=True)
 class Stage:

@@ -102,11 +102,15 @@ class Verdict(_Part):
 
 
 class Certificate(_Part):
-    """The injection's poles as re-read from the artifact. It speaks of the linear injection only."""
+    """The injection's poles as re-read from the artifact, and what is wrong with them.
+
+    It speaks of the linear injection only.
+    """
 
     max_decay: float | None
     max_decay_checkpoint: float | None
     injection_matrix_equal: bool | None
+    problems: list[str] = []
     note: str = ""
 
 
@@ -131,9 +135,16 @@ class QuantEntry(_Part):
 
 
 class Quantization(_Part):
-    """Recipe, algorithm and the table of quantized tensors; all others are float, `halves` in fp16."""
+    """Recipe, algorithm and the table of quantized tensors; all others are float, `halves` in fp16.
+
+    `recipe_sha256` is of all that the recipe says, its budget included; with `own_budget` that budget is looser than
+    the one of the presets with as many bits.
+    """
 
     recipe: str
+    recipe_sha256: str = ""
+    budget: dict[str, float] = {}
+    own_budget: bool = False
     algorithm: str
     tensors: dict[str, QuantEntry]
     halves: list[str] = []

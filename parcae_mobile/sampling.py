@@ -107,7 +107,8 @@ def candidates(scores: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.n
     order = np.argsort(-scores, kind="stable")
     if sampling.top_k:
         order = order[: sampling.top_k]
-    weights = np.exp((scores[order] - scores[order[0]]) / sampling.temperature)
+    with np.errstate(over="ignore"):  # at a temperature near 0 all but the likeliest are infinitely unlikely
+        weights = np.exp((scores[order] - scores[order[0]]) / sampling.temperature)
     cumulative = np.cumsum(weights)
     if sampling.top_p < 1:
         kept = int(np.searchsorted(cumulative, sampling.top_p * cumulative[-1])) + 1

@@ -1,8 +1,8 @@
 """The compression gate: what a recipe costs against the fp32 model, for each loop count, on held-out text.
 
-    verdict = compression_gate(model, quantized, windows, real=True)
-    verdict.passed                                         # True, False, or None: seeded ids judge no quality
-    verdict.by_loops[8].kl_mean                            # nats; also standard error, percentiles, top-1, flips, ...
+    result = compression_gate(model, quantized, windows, real=True)
+    result.passed                                         # True, False, or None: seeded ids judge no quality
+    result.by_loops[8].kl_mean                            # nats; also standard error, percentiles, top-1, flips, ...
 
 It is never mixed with the lowering gate, which compares an artifact with the quantized eager model.
 """
@@ -28,7 +28,7 @@ _TOKENS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
-class CompressionVerdict:
+class CompressionResult:
     """Distances and relative state errors by loop count. `passed` is None where `real` is False."""
 
     passed: bool | None
@@ -90,7 +90,7 @@ def compression_gate(
     windows: Tensor,
     real: bool,
     loops: Sequence[int] | None = None,
-) -> CompressionVerdict:
+) -> CompressionResult:
     """Judge a quantized model by its recipe's budget on `windows` (n, length + 1) int64.
 
     `real` says that the windows are text; on seeded ids (or for random weights) nothing is judged. Raises `TextError`
@@ -99,11 +99,11 @@ def compression_gate(
     return judge(HeldOut(reference, windows, loops), quantized.model, quantized.recipe.budget, real)
 
 
-def judge(held_out: HeldOut, model: Parcae, budget: Budget, real: bool) -> CompressionVerdict:
+def judge(held_out: HeldOut, model: Parcae, budget: Budget, real: bool) -> CompressionResult:
     """The verdict on one model; `held_out` can serve several."""
     distances, errors = held_out.measure(model)
     failures = [line for loops, distance in distances.items() for line in _failures(loops, distance, budget)]
-    return CompressionVerdict(not failures if real else None, distances, errors, budget, failures if real else [], real)
+    return CompressionResult(not failures if real else None, distances, errors, budget, failures if real else [], real)
 
 
 def growth(by_loops: dict[int, Distance]) -> float | None:

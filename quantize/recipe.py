@@ -18,10 +18,13 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import hashlib
+import json
 import math
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,9 @@ from parcae_mobile.errors import InputError, UsageError
 PRESETS = ("fp32", "fp16", "int8", "int4", "int4-zero-points", "int4-small", "int4-palette")
 POLES = ("transformer.adapter.A_log", "transformer.adapter.dt_bias")
 INJECTION_MATRICES = ("transformer.adapter.B", "transformer.adapter.adapter.weight")
+
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")  # it becomes part of a folder's name
 
 
 class RecipeError(InputError):
@@ -85,6 +91,17 @@ class Recipe:
     train_injection: bool = False
 
     @property
+    def sha256(self) -> str:
+        """Digest of all that the recipe says, its name apart."""
+        content = {key: value for key, value in asdict(self).items() if key != "name"}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def is_preset(self) -> bool:
+        """Whether it is the package's recipe of its name."""
+        return self.name in PRESETS and self == load_recipe(self.name)
+
+    @property
     def has_palettes(self) -> bool:
         """Whether any rule asks for palettes, which only some targets have."""
         return any(rule.palette_rows is not None for rule in self.rules)
@@ -94,18 +111,16 @@ class Recipe:
         """Whether any rule asks for zero points, which only some targets have."""
         return any(not rule.symmetric for rule in self.rules)
 
-    def rule_for(self, name: str) -> Rule | None:
-        """The first rule whose pattern matches, if it quantizes; None if the parameter stays float."""
-        rule = self.first_match(name)
-        return None if rule is None or rule.bits >= 16 else rule
-
     def first_match(self, name: str) -> Rule | None:
         """The first rule whose pattern matches, whatever it says."""
         return next((rule for rule in self.rules if fnmatch.fnmatchcase(name, rule.match)), None)
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """A preset by name, or a TOML file. Raises `UsageError` for neither, `RecipeError` for a bad one."""
+    """A preset by name, or a TOML file. Raises `UsageError` for neither, `RecipeError` for a bad one.
+
+    A file that bears a preset's name and says something else is called by that name and the start of its digest.
+    """
     if str(name_or_path) in PRESETS:
         text = resources.files("quantize").joinpath("presets", f"{name_or_path}.toml").read_text(encoding="utf-8")
         return parse_recipe(text, str(name_or_path))
@@ -113,9 +128,12 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     if not path.is_file():
         raise UsageError(f"--quant {name_or_path}: neither a preset ({', '.join(PRESETS)}) nor a TOML file")
     try:
-        return parse_recipe(path.read_text(encoding="utf-8"), path.stem)
+        recipe = parse_recipe(path.read_text(encoding="utf-8-sig"), path.stem)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not readable ({error})") from None
+    if recipe.name in PRESETS and not recipe.is_preset:
+        return replace(recipe, name=f"{recipe.name}-{recipe.sha256[:6]}")
+    return recipe
 
 
 def parse_recipe(text: str, source: str) -> Recipe:
@@ -137,8 +155,10 @@ def parse_recipe(text: str, source: str) -> Recipe:
         if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < math.inf:
             raise RecipeError(f"recipe {source}: budget needs kl and top1 as numbers of at least 0")
     name, flags = values.get("name", source), {}
-    if not isinstance(name, str) or not name:
-        raise RecipeError(f"recipe {source}: name = {name!r} must be a text")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise RecipeError(
+            f"recipe {source}: name = {name!r} goes into a folder's name: give letters and digits, also . _ + -"
+        )
     for key in ("quantize_injection_matrix", "train_injection"):
         flags[key] = values.get(key, False)
         if not isinstance(flags[key], bool):

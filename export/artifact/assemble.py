@@ -25,6 +25,7 @@ from parcae_mobile.manifest import (
     Verdict,
 )
 from quantize.apply import QuantizedModel
+from quantize.budgets import is_looser
 
 PROMISES = {
     "fp32": "token parity: fp32 arithmetic gives the same greedy tokens on every CPU",
@@ -106,6 +107,7 @@ def _cache(job: Job, geometry: CacheGeometry) -> KV:
 
 def _quantization(job: Job, quantized: QuantizedModel) -> Quantization:
     """How each matrix is stored."""
+    recipe = quantized.recipe
     table = {
         name: QuantEntry(bits=t.bits, group_size=t.group_size, symmetric=t.symmetric, shape=list(t.shape))
         for name, t in quantized.tensors.items()
@@ -116,7 +118,10 @@ def _quantization(job: Job, quantized: QuantizedModel) -> Quantization:
         table[name] = QuantEntry(bits=palette.bits, group_size=0, symmetric=False, shape=shape, palette_rows=rows)
     layout = [job.target.layout] if table and job.target.layout and not job.options.portable else []
     return Quantization(
-        recipe=quantized.recipe.name,
+        recipe=recipe.name,
+        recipe_sha256=recipe.sha256,
+        budget={"kl_mean": recipe.budget.kl, "top1": recipe.budget.top1},
+        own_budget=is_looser(recipe, job.source.model),
         algorithm=quantized.algorithm if table else "none",
         tensors=table,
         halves=sorted(quantized.halves) if job.target.stores_fp16 else [],

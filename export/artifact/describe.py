@@ -21,6 +21,8 @@ def describe(path: Path, manifest: Manifest) -> dict[str, Any]:
         "portable": manifest.portable,
         "loop_form": manifest.loop_form,
         "quant": manifest.quantization.recipe,
+        "recipe_sha256": manifest.quantization.recipe_sha256,
+        "own_budget": manifest.quantization.own_budget,
         "algorithm": manifest.quantization.algorithm,
         "compute": manifest.compute,
         "files": files,

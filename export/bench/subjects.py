@@ -110,7 +110,7 @@ def _kept(one: ExportRequest, source: Source) -> list[tuple[Path, Manifest]]:
         for folder, manifest in kept
         if (manifest.weights_sha256, manifest.target) == (source.weights_sha256, one.target[0])
         and manifest.loop_form == one.loop_form
-        and manifest.quantization.recipe == recipe.name
+        and manifest.quantization.recipe_sha256 == recipe.sha256
     ]
 
 

@@ -17,19 +17,21 @@ TOLERANCE = 1e-6
 NOTE = "the linear injection contracts; the non-linear loop around it is measured, not proven"
 
 
-def certify(model: Parcae, stored: StoredInjection | None) -> tuple[Certificate, list[str]]:
-    """Compare what an artifact stores with the fp32 checkpoint model; returns the certificate and what is wrong."""
+def certify(model: Parcae, stored: StoredInjection | None) -> Certificate:
+    """Compare what an artifact stores with the fp32 checkpoint model; `problems` says what is wrong."""
     injection = model.transformer["adapter"]
     if not isinstance(injection, DiagonalInjection):
         note = f"injection_type {model.config.injection_type!r} has no poles: no stability guarantee"
-        empty = Certificate(max_decay=None, max_decay_checkpoint=None, injection_matrix_equal=None, note=note)
-        return empty, []
+        return Certificate(max_decay=None, max_decay_checkpoint=None, injection_matrix_equal=None, note=note)
     expected = float(injection.decay().max())
     if stored is None:
-        missing = Certificate(
-            max_decay=None, max_decay_checkpoint=expected, injection_matrix_equal=None, note="not found in the artifact"
+        return Certificate(
+            max_decay=None,
+            max_decay_checkpoint=expected,
+            injection_matrix_equal=None,
+            problems=["certificate: the artifact's graphs consume no decay, dt and B"],
+            note="not found in the artifact",
         )
-        return missing, ["certificate: the artifact's graphs consume no decay, dt and B"]
     largest = float(stored.decay.max())
     equal = torch.equal(stored.matrix, injection.B.to(stored.matrix.dtype))
     problems = []
@@ -41,5 +43,10 @@ def certify(model: Parcae, stored: StoredInjection | None) -> tuple[Certificate,
             problems.append(f"certificate: stored {name} ({held.dtype}) differs from the checkpoint's by {gap:.2g}")
     if not equal:
         problems.append("certificate: the stored injection matrix B is not the checkpoint's")
-    certificate = Certificate(max_decay=largest, max_decay_checkpoint=expected, injection_matrix_equal=equal, note=NOTE)
-    return certificate, problems
+    return Certificate(
+        max_decay=largest,
+        max_decay_checkpoint=expected,
+        injection_matrix_equal=equal,
+        problems=problems,
+        note=NOTE,
+    )

@@ -29,6 +29,7 @@ from parcae_mobile.manifest import ReferenceEntry
 from parcae_mobile.parity import Distance, compare
 from parcae_mobile.text import EMBEDDED_MODEL, TokenText
 
+NO_FILE = "no golden file for this model: made on this CPU, which proves nothing about another device"
 COMMITTED = EMBEDDED_MODEL / "reference.npz"
 
 
@@ -105,4 +106,4 @@ def _find(source: Source, text: TokenText, file: Path | None, committed: Path) -
             note = f"the committed reference was not used ({error}); made on this CPU"
             return make_reference(source.model, text), note
         return reference, "" if reference.device == "cuda" else "the committed reference was made on a CPU"
-    return make_reference(source.model, text), "no reference file: made on this CPU"
+    return make_reference(source.model, text), NO_FILE

@@ -14,7 +14,7 @@ import torch
 from packaging.requirements import Requirement
 
 from export.job import default_computes, shape_of
-from export.targets.registry import DYNAMIC, TARGETS, WriteOptions, load_target
+from export.targets.registry import DYNAMIC, TARGETS, Target, WriteOptions, load_host, load_runtime, load_target
 from export.targets.shapes import Answer, answers
 from parcae_mobile.checkpoint import find_folder
 from parcae_mobile.checkpoint.read import read_config
@@ -49,11 +49,7 @@ def diagnose() -> list[Finding]:
         wanted = "" if fine else f", the pinned set has {requirement.specifier}"
         findings.append(Finding(requirement.name, fine, found + wanted))
     for target in TARGETS.values():
-        try:
-            load_target(target)
-            findings.append(Finding(f"target {target.name}", True, f"written, and executed by {target.host_runtime}"))
-        except ToolMissingError as error:
-            findings.append(Finding(f"target {target.name}", target.module is None, str(error)))
+        findings.append(_of_target(target))
     has_cuda = torch.cuda.is_available()
     cuda = torch.cuda.get_device_name() if has_cuda else "none: references are made on the CPU, and say so"
     findings.append(Finding("cuda device", True, cuda))
@@ -72,6 +68,21 @@ def shape_table(model: str, quant: str, context: int | None = None, revision: st
     recipe = load_recipe(quant)
     options = WriteOptions("stages", DYNAMIC, 1, min(context or config.context, config.context), "fp32")
     return answers(shape_of(options, built, recipe), default_computes(recipe))
+
+
+def _of_target(target: Target) -> Finding:
+    """Whether its writer and its runtime can be imported here, which is tried."""
+    subject = f"target {target.name}"
+    try:
+        load_target(target)
+    except ToolMissingError as error:
+        return Finding(subject, target.module is None, str(error))
+    try:
+        load_runtime(target)
+        load_host(target)
+    except ToolMissingError as error:
+        return Finding(subject, False, f"written, and not executed here: {error}")
+    return Finding(subject, True, f"written, and executed by {target.host_runtime}")
 
 
 def _requirements() -> list[Requirement]:

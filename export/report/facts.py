@@ -13,8 +13,8 @@ from export.source import Source
 from parcae_mobile.injection import DiagonalInjection
 from parcae_mobile.parity import state_changes
 from quantize.compression import HeldOut
+from quantize.planning import COMPONENTS, component
 
-COMPONENTS = ("token table", "value embeddings", "prelude", "recurrent block", "coda", "injection", "head and norms")
 CHANGE_LOOPS = 16
 CHANGE_TOKENS = 128
 
@@ -27,27 +27,12 @@ def held_out(source: Source, count: int = 16, length: int = 256) -> HeldOut:
     return HeldOut(source.model, windows)
 
 
-def component_of(name: str) -> str:
-    """The part of the model that a parameter belongs to."""
-    for key, component in (
-        ("transformer.wte", "token table"),
-        ("value_embeds", "value embeddings"),
-        ("transformer.prelude", "prelude"),
-        ("transformer.core_block", "recurrent block"),
-        ("transformer.coda", "coda"),
-        ("transformer.adapter", "injection"),
-    ):
-        if name.startswith(key):
-            return component
-    return "head and norms"
-
-
 def describe_model(source: Source) -> dict[str, Any]:
     """Shape, parameters by component, decay range, and how much the state still changes at each loop."""
     config, model = source.model.config, source.model
     counts = dict.fromkeys(COMPONENTS, 0)
     for name, parameter in model.named_parameters():
-        counts[component_of(name)] += parameter.numel()
+        counts[component(name)] += parameter.numel()
     injection = model.transformer["adapter"]
     decay = injection.decay() if isinstance(injection, DiagonalInjection) else None
     ids = source.text("heldout", least=CHANGE_TOKENS).ids[: min(CHANGE_TOKENS, config.context)]

@@ -32,9 +32,13 @@ def print_artifact(console: Console, path: str, manifest: Manifest, problems: li
     certificate = manifest.certificate
     if certificate.max_decay is not None:
         equal = "bit for bit the checkpoint's" if certificate.injection_matrix_equal else "NOT the checkpoint's"
-        console.print(f"  injection poles: max decay {certificate.max_decay:.6f} < 1, re-read from the file; B {equal}")
+        below = "< 1" if certificate.max_decay < 1 else "is NOT below 1"
+        poles = f"max decay {certificate.max_decay:.8f} {below}"
+        console.print(f"  injection poles: {poles}, re-read from the file; B {equal}")
     else:
         console.print(f"  injection: {certificate.note}")
+    for problem in certificate.problems if not problems else ():
+        console.print(Text.assemble("  ", ("FAILED", "red"), f" {problem}"))
     for name, part in manifest.delegation.items():
         console.print(
             f"  XNNPACK takes {part.macs_share:.1%} of the multiply-accumulates and {part.operators_share:.1%} of the "
@@ -45,7 +49,8 @@ def print_artifact(console: Console, path: str, manifest: Manifest, problems: li
     if manifest.kv.measured:
         _print_policies(console, manifest.kv)
     for name, verdict in (("lowering", manifest.lowering), ("compression", manifest.compression)):
-        console.print(Text.assemble(f"  {name} gate: ", _outcome(verdict)))
+        own = ", own budget" if name == "compression" and manifest.quantization.own_budget else ""
+        console.print(Text.assemble(f"  {name} gate: ", _outcome(verdict), own))
     if manifest.reference is not None:
         reference = manifest.reference
         worst = max((d["max_abs"] or 0.0 for d in reference.distance.values()), default=0.0)

@@ -113,6 +113,7 @@ class Target:
     kv_dtypes: tuple[str, ...]  # the first is the default, unless fp32 compute can have an fp32 cache
     shared_kv_forms: tuple[LoopForm, ...]  # forms whose host can let loops share a cache slot
     host_runtime: str
+    runtime_module: str  # what executes an artifact: `doctor` imports it
     layout: str = ""  # how stored integers differ from the quantized tensors in place, for the manifest
     stores_fp16: bool = True  # whether a matrix that a recipe rounds to fp16 takes fewer bytes
     memory_module: str | None = None  # its `report(folder, manifest)` gives rows of resident bytes by loop count
@@ -153,6 +154,7 @@ TARGETS = {
             kv_dtypes=("fp32", "int8"),
             shared_kv_forms=("stages", "unrolled"),
             host_runtime="onnxruntime",
+            runtime_module="onnxruntime",
             layout="queries and keys of one format lie in one initializer, keys' rows last: c_q.weight+c_k.weight",
             shares_static=True,
             portable_forms=("stages", "unrolled"),
@@ -173,6 +175,7 @@ TARGETS = {
             kv_dtypes=("fp32",),
             shared_kv_forms=("stages", "unrolled"),
             host_runtime="executorch",
+            runtime_module="executorch.extension.pybindings._portable_lib",
             stores_fp16=False,
             zero_points=False,
             memory_module="export.targets.executorch.memory",
@@ -192,6 +195,7 @@ TARGETS = {
             kv_dtypes=("fp16", "fp32"),
             shared_kv_forms=("stages", "while", "unrolled"),
             host_runtime="coreml" if sys.platform == "darwin" else "mil-interpreter",
+            runtime_module="export.targets.coreml.engine",
             palettes=True,
         ),
     )
@@ -220,6 +224,11 @@ def check_delegate(target: Target, delegate: str) -> None:
     if target.delegate_module is None:
         raise UsageError(f"--delegate {delegate}: only ExecuTorch has delegates, not {target.name}")
     _import(target, target.delegate_module).check_delegate(delegate)
+
+
+def load_runtime(target: Target) -> ModuleType:
+    """Import what executes a target's artifacts here. Raises as `load_target` does."""
+    return _import(target, target.runtime_module)
 
 
 def memory_report(target: Target, folder: Path, manifest: Manifest) -> list[dict[str, Any]]:

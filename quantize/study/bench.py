@@ -16,7 +16,7 @@ from parcae_mobile.parity import Distance
 from parcae_mobile.text import TokenText, text_ids
 
 from ..algorithms import draw_windows
-from ..apply import QuantizedModel, Quantizer, quantize_model
+from ..apply import Quantizer, quantize_model
 from ..compression import HeldOut
 from ..recipe import Recipe
 
@@ -73,9 +73,3 @@ def spread(found: Sequence[Distance]) -> list[str]:
     mean = sum(kls) / len(kls)
     top1 = sum(distance.top1 for distance in found) / len(found)
     return [*(f"{kl:.5f}" for kl in kls), f"{mean:.5f}", f"{(max(kls) - min(kls)) / 2 / mean:.1%}", f"{top1:.2%}"]
-
-
-def injection_kept(model: Parcae, quantized: QuantizedModel) -> bool:
-    """Whether every tensor of the injection is the checkpoint's, bit for bit."""
-    own, kept = (dict(m.transformer["adapter"].named_parameters()) for m in (model, quantized.model))
-    return all(torch.equal(own[name], kept[name]) for name in own)

@@ -108,7 +108,7 @@ def loose(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The int8 recipe with a budget that random weights, whose logits are nearly flat, can keep."""
     path = tmp_path_factory.mktemp("recipes") / "int8.toml"
     rules = '[[rules]]\nmatch = "transformer.adapter.*"\nbits = 32\n[[rules]]\nmatch = "*.weight"\nbits = 8\n'
-    path.write_text(f"budget = {{ kl = 0.1, top1 = 0.5 }}\n{rules}", encoding="utf-8")
+    path.write_text(f"name = 'loose'\nbudget = {{ kl = 0.1, top1 = 0.5 }}\n{rules}", encoding="utf-8")
     return path
 
 
@@ -119,7 +119,8 @@ def exported(
     """A verified int8 artifact of the mini model and what `--json` said of it. To be read, not changed."""
     out = tmp_path_factory.mktemp("exported")
     ran = cli(
-        "--model", mini, "--text", text, "--calibration", text, "--quant", loose, "--kv", "full", "--out", out, "--json"
+        *("--model", mini, "--text", text, "--calibration", text, "--quant", loose, "--accept-budget"),
+        *("--kv", "full", "--out", out, "--json"),
     )
     assert ran.code == 0, ran.err
     (artifact,) = ran.json["artifacts"]

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,3 +55,24 @@ def test_what_it_does_not_take_is_refused(tmp_path: Path) -> None:
     assert ran.returncode == 2 and "error: --model-kwargs: layers means nothing to Parcae" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kwargs", "expected"),
+    [
+        (torch.float16, {"loops": 2}, (2, "fp16", "fp32", True)),
+        (torch.float32, {"loops": "dynamic"}, ("dynamic", "fp32", "fp32", None)),
+    ],
+)
+def test_types_and_loop_counts_that_the_page_names(
+    dtype: torch.dtype, kwargs: dict[str, Any], expected: tuple[Any, ...], tmp_path: Path, mini: Path
+) -> None:
+    from export import optimum_plugin
+
+    model = optimum_plugin.ParcaeHubModel.from_pretrained(
+        mini, config=optimum_plugin.ParcaeHubConfig(), torch_dtype=dtype
+    )
+    optimum_plugin.write(model.checkpoint, tmp_path / "out", kwargs, model.dtype_asked)
+    manifest = verify_files(tmp_path / "out")
+    assert (manifest.loops, manifest.quantization.recipe, manifest.compute) == expected[:3]
+    assert manifest.lowering.passed and (expected[3] is None or not manifest.last_logits)

@@ -78,7 +78,7 @@ def test_a_hessian_that_was_never_seen_is_a_fall_back(small: Callable[..., Parca
     quantizer = algorithms.gptq_quantizer(model, {}, fallbacks, {})
     for name in ("transformer.C.weight", "value_embeds.0.weight"):
         weight = dict(model.named_parameters())[name]
-        rule = INT4.rule_for(name)
+        rule = INT4.first_match(name)
         assert rule is not None
         quantizer(name, weight, rule, 16)
     assert fallbacks == {"transformer.C.weight": "no input was seen"}

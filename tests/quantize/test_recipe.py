@@ -12,9 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import quantize
 from parcae_mobile import Parcae, released_config
 from parcae_mobile.errors import UsageError
 from quantize.apply import quantize_model
+from quantize.budgets import check_budget, is_looser
 from quantize.planning import bytes_by_component, plan_table, total_bytes
 from quantize.recipe import (
     PRESETS,
@@ -47,7 +49,11 @@ def test_the_first_matching_rule_wins(small: Callable[..., Parcae]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name = 3\n" + START, "name = 3 must be a text"),
+        ("name = 3\n" + START, "name = 3 goes into a folder's name"),
+        ('name = "../../evil"\n' + START, "goes into a folder's name"),
+        ('name = "a\\u0000b"\n' + START, "goes into a folder's name"),
+        ('name = ""\n' + START, "goes into a folder's name"),
+        (rules('match="*"\nbits=4.0'), "rule 1: bits = 4.0 must be"),
         ("budgte = 3\n" + START, "unknown key 'budgte'; did you mean budget?"),
         ('name = "x"', "give its budget"),
         ("budget = { kl = 0.1, top = 0.5 }", "budget: unknown key 'top'; did you mean top1?"),
@@ -187,3 +193,32 @@ def test_the_140m_shape_stays_below_its_size(preset: str, megabytes: float) -> N
 def test_recipes_compare_by_value() -> None:
     assert load_recipe("int4") == load_recipe("int4")
     assert dataclasses.replace(load_recipe("int4"), name="other") != load_recipe("int4")
+
+
+def test_a_changed_preset_does_not_keep_its_name(tmp_path: Path) -> None:
+    preset = load_recipe("int8")
+    text = (Path(quantize.__file__).parent / "presets" / "int8.toml").read_text(encoding="utf-8")
+    (tmp_path / "int8.toml").write_text(text, encoding="utf-8-sig")
+    assert load_recipe(tmp_path / "int8.toml") == preset, "a copy, byte order mark and all"
+    (tmp_path / "int8.toml").write_text(text.replace("1e-3", "1e-4"), encoding="utf-8")
+    changed = load_recipe(tmp_path / "int8.toml")
+    assert changed.name == f"int8-{changed.sha256[:6]}" and changed.sha256 != preset.sha256
+
+
+def test_a_recipe_may_tighten_a_budget_and_not_loosen_it(small: Callable[..., Parcae]) -> None:
+    model = small()
+
+    def recipe(kl: float, top1: float, *lines: str) -> Recipe:
+        text = "".join(f"[[rules]]\n{line}\n" for line in lines)
+        return parse_recipe(f"budget = {{ kl = {kl}, top1 = {top1} }}\n{text}", "mine")
+
+    eight = 'match = "transformer.C.weight"\nbits = 8'
+    assert not is_looser(recipe(1e-3, 0.98, eight), model)
+    assert is_looser(recipe(2e-3, 0.98, eight), model) and is_looser(recipe(1e-3, 0.97, eight), model)
+    assert is_looser(recipe(0.045, 0.84, 'match = "nothing"\nbits = 4', eight), model), "4 bits of nothing"
+    assert not is_looser(recipe(0.045, 0.84, 'match = "*.fc.weight"\nbits = 4', eight), model)
+    with pytest.raises(UsageError, match="looser than that of presets with 8 bits .* --accept-budget"):
+        check_budget(recipe(1.0, 0.0, eight), model, accepted=False)
+    check_budget(recipe(1.0, 0.0, eight), model, accepted=True)
+    for name in PRESETS:
+        check_budget(load_recipe(name), model, accepted=False)

@@ -99,8 +99,10 @@ def _certificate(manifest: Manifest) -> Line:
     certificate = manifest.certificate
     title = "Pole certificate: the stable injection is the checkpoint's"
     if certificate.max_decay is None:
+        if certificate.problems:
+            return Line("FAILED:", "failed", title, "; ".join(certificate.problems))
         return Line("not run:", "not-run", title, certificate.note)
-    good = certificate.max_decay < 1 and certificate.injection_matrix_equal is True
+    good = not certificate.problems and certificate.max_decay < 1 and certificate.injection_matrix_equal is True
     matrix = "bit for bit the checkpoint's" if certificate.injection_matrix_equal else "not the checkpoint's"
     # repr keeps every digit: a decay just above 1 is never shown as 1
     detail = f"Greatest decay {certificate.max_decay!r}, re-read from the file; B is {matrix}."

@@ -124,6 +124,13 @@ def test_loop_counts_that_a_bench_lacks_are_added_to_those_it_has(cli: Cli, mini
     assert ran.code == 0, ran.err
     assert sorted(row["variant"]["loops"] for row in ran.json["rows"]) == [2, 4]
     assert first.stat().st_mtime_ns == before and len(list(tmp_path.rglob("manifest.json"))) == 2
+    runner: Any = opener(ARTIFACT, first.parent, 2, 1)()
+    runner.prefill(range(1, 9))
+    for _ in range(3):
+        logits = runner.step(5)
+        runner.undo()
+        assert runner.host.length == 8, "the context of a timed step does not drift"
+    np.testing.assert_array_equal(runner.step(5), logits)
 
 
 def test_memory_is_measured_without_torch(exported: tuple[Path, dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from export import pipeline, source
+from export.targets import registry
 from parcae_mobile import load_model
 from parcae_mobile.errors import UsageError
 from parcae_mobile.golden import load_reference
@@ -31,7 +33,7 @@ def numbers(verdict: dict[str, Any]) -> dict[str, Any]:
 def test_json_carries_what_the_design_lists(exported: tuple[Path, dict[str, Any]]) -> None:
     folder, said = exported
     assert said["target"] == "onnx" and said["loops"] == "dynamic" and said["loop_form"] in ("stages", "scan")
-    assert said["quant"] == "int8" and Path(said["artifact"]) == folder
+    assert said["quant"] == "loose" and said["own_budget"] is True and Path(said["artifact"]) == folder
     for gate in ("lowering", "compression"):
         assert said[gate]["passed"] is True
         assert set(said[gate]["by_loops"]) == {"1", "2", "4", "8", "16"}
@@ -53,7 +55,7 @@ def test_json_carries_what_the_design_lists(exported: tuple[Path, dict[str, Any]
 def test_the_folder_is_closed_and_small_where_it_should_be(exported: tuple[Path, dict[str, Any]]) -> None:
     folder, said = exported
     manifest = verify_files(folder)
-    assert folder.name == manifest.artifact == "mini-onnx-dynamic-int8"
+    assert folder.name == manifest.artifact == "mini-onnx-dynamic-loose"
     assert {"weights.data", "tokenizer.json", "golden.npz"} <= set(manifest.files) == set(said["files"])
     assert (folder / "golden.npz").stat().st_size <= 2_000_000
     assert manifest.initial_state == "zero" and manifest.bos == 0 and manifest.max_loops == 16
@@ -297,3 +299,45 @@ def test_a_refusal_in_a_process_of_its_own_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 3 and done.stdout == ""
     assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_doctor_tries_the_runtime_that_it_names(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = dataclasses.replace(registry.TARGETS["onnx"], runtime_module="a_runtime_that_is_not_installed")
+    monkeypatch.setitem(registry.TARGETS, "onnx", absent)
+    findings = {finding["subject"]: finding for finding in cli("doctor", "--json").json["findings"]}
+    found = findings["target onnx"]
+    assert not found["fine"] and "written, and not executed here" in found["detail"]
+    assert "executed by" not in found["detail"] and "pip install" in found["detail"]
+
+
+@pytest.mark.parametrize("context", [16, 3])
+def test_an_artifact_of_a_short_context_passes_its_own_self_test(
+    cli: Cli, mini: Path, text: Path, context: int, tmp_path: Path
+) -> None:
+    files = ("--model", mini, "--text", text, "--calibration", text, "--quant", "fp32")
+    ran = cli(*files, "--context", context, "--max-loops", 2, "--out", tmp_path, "--json")
+    assert ran.code == 0, ran.err
+    (artifact,) = ran.json["artifacts"]
+    ran = cli("verify", artifact["artifact"], "--json")
+    assert ran.code == 0 and ran.json["artifacts"][0]["verify"]["self_test"], ran.err
+
+
+def test_weights_rounded_to_fp16_leave_activations_as_they_are(
+    cli: Cli, mini: Path, text: Path, tmp_path: Path
+) -> None:
+    ran = cli("--model", mini, "--quant", "fp16", "--max-loops", 2, "--no-verify", "--out", tmp_path, "--json")
+    assert ran.code == 0, ran.err
+    (artifact,) = ran.json["artifacts"]
+    assert (artifact["compute"], artifact["kv"]["dtype"]) == ("fp32", "fp32")
+
+
+def test_inspect_says_what_was_wrong_with_the_poles(
+    cli: Cli, exported: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    failed = Path(shutil.copytree(exported[0], tmp_path / "x.failed"))
+    values = json.loads((failed / "manifest.json").read_text(encoding="utf-8"))
+    problem = "certificate: the greatest stored decay is 1.0000001192092896, not below 1"
+    values["certificate"] |= {"max_decay": 1.0000001192092896, "problems": [problem]}
+    (failed / "manifest.json").write_text(json.dumps(values), encoding="utf-8")
+    shown = cli("inspect", failed).out
+    assert "max decay 1.00000012 is NOT below 1" in shown and f"FAILED {problem}" in " ".join(shown.split())

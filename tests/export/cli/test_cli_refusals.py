@@ -152,6 +152,10 @@ def test_a_bad_recipe(refuse: Callable[..., str], mini: Path, tmp_path: Path, to
     assert words in refuse(3, "--model", mini, "--quant", tmp_path / "recipe.toml")
 
 
+def test_a_budget_that_is_looser_than_the_presets(refuse: Callable[..., str], mini: Path, loose: Path) -> None:
+    assert "is looser than that of presets with 8 bits" in refuse(2, "--model", mini, "--quant", loose)
+
+
 def test_a_text_that_is_too_short_for_the_gates(refuse: Callable[..., str], mini: Path, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("import os\n", encoding="utf-8")
     line = refuse(3, "--model", mini, "--algorithm", "rtn", "--text", tmp_path / "short.txt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,9 @@ def test_a_request_that_cannot_be_is_one_line_and_prints_no_prompt(
 ) -> None:
     ran = cli("generate", exported[0], *arguments)
     assert ran.code == 2 and words in ran.line and ran.out == ""
+
+
+@pytest.mark.parametrize("temperature", [1e-310, 5e-324])
+def test_a_temperature_of_almost_nothing_is_greedy(table: Table, temperature: float) -> None:
+    with warnings.catch_warnings(action="error"):
+        assert tokens_of(generate(table, [1], Sampling(temperature=temperature), 4, 4)) == [2, 3, 4, 5]
