@@ -66,8 +66,9 @@ def lean(
         with suspected(model, fault):
             change = expected(model, probe, loops, spec)[0] - base
         found.append(_leaning(fault, left, change))
-    change = expected(model, probe, loops + 1, spec)[0] - base
-    found.append(_leaning("one loop more", left, change))
+    if not model.config.plain:
+        change = expected(model, probe, loops + 1, spec)[0] - base
+        found.append(_leaning("one loop more", left, change))
     return [leaning for leaning in found if leaning is not None]
 
 

@@ -39,5 +39,8 @@ def reprocess(package: Path, to: Path) -> None:
     save_package(to, program.functions, default, metadata)
     saved = to / "Data" / FOLDER / "model.mlmodel"
     rewritten = load_spec(str(saved))
+    outputs = [output.name for output in rewritten.description.output]
     rewritten.description.CopyFrom(specification.description)  # the program alone does not know the ranges of shapes
+    for output, name in zip(rewritten.description.output, outputs, strict=True):
+        output.name = name  # coremltools calls an output `state` another name
     saved.write_bytes(rewritten.SerializeToString(deterministic=True))

@@ -98,7 +98,8 @@ class ExactHost(OnnxHost):
 
     def _session(self, file: str) -> ort.InferenceSession:
         if file not in self._sessions:
-            self._options.add_session_config_entry(WEIGHTS_FOLDER, str(self._folder))
+            if not self._sessions:  # onnxruntime warns of an entry that is given twice
+                self._options.add_session_config_entry(WEIGHTS_FOLDER, str(self._folder))
             graph = exact_graph(self._folder / file, self.loop_form == "unrolled")
             self._sessions[file] = ort.InferenceSession(graph, self._options, providers=["CPUExecutionProvider"])
         return self._sessions[file]
@@ -132,7 +133,8 @@ class ExactPortableHost(PortableHost):
         if self.loop_form != "unrolled":
             return super()._session(file)
         if file not in self._sessions:
-            self._options.add_session_config_entry(WEIGHTS_FOLDER, str(self._folder))
+            if not self._sessions:  # onnxruntime warns of an entry that is given twice
+                self._options.add_session_config_entry(WEIGHTS_FOLDER, str(self._folder))
             graph = exact_graph(self._folder / file, open_up=True)
             session = ort.InferenceSession(graph, self._options, providers=["CPUExecutionProvider"])
             self._sessions[file] = _Watched(session, self)
