@@ -20,7 +20,7 @@ from export.artifact.describe import describe
 from export.artifact.golden import GOLDEN_TOKENS, golden_loops, write_golden
 from export.artifact.publish import check_output, failed_folder, publish, staging
 from export.gates.certificate import certify
-from export.gates.lowering import TEXT_TOKENS, LoweringVerdict, budget_name, lowering_gate
+from export.gates.lowering import TEXT_TOKENS, LoweringVerdict, budget_name, lowering_gate, open_exact
 from export.gates.reference import CheckedReference, artifact_distance, check_reference, unlikely_text
 from export.job import Job, Progress, resolve, settle_cache
 from export.report.files import write_pages
@@ -231,11 +231,13 @@ def verify(
     progress: Progress,
 ) -> tuple[LoweringVerdict, ReferenceEntry]:
     """Gate 1 on the written files, and their distance to the golden reference."""
-    options, loops = job.options, job.options.verified_loops()
+    options = job.options
+    loops = options.verified_loops(job.source.model.config.mean_recurrence)
     host = load_host(job.target)(folder, draft, job.request.threads)
     budget = budget_name(draft.compute, draft.kv.dtype)
     texts = windows_for(job.source, "heldout", job.request.text, 8, min(TEXT_TOKENS, draft.kv.context))
-    result = lowering_gate(host, quantized.model, texts, loops, budget, options.cache, progress)
+    exact = open_exact(job.target, folder, draft, quantized, options.cache, host)
+    result = lowering_gate(host, quantized.model, texts, loops, budget, options.cache, progress, exact)
     return result, reference.entry(artifact_distance(host, reference.reference, loops))
 
 

@@ -94,7 +94,8 @@ def print_memory(console: Console, rows: Sequence[dict[str, Any]]) -> None:
 def _verdicts(manifest: Manifest) -> Table:
     title = "artifact against eager (lowering) and quantized against fp32 (compression)"
     table = Table(title=title, title_justify="left")
-    for column in ("T", "max |diff|", "KL", "top-1", "greedy", "state err", "KL (compr.)", "+-", "top-1", "ppl ratio"):
+    artifact = ("T", "max |diff|", "KL", "top-1", "greedy", "without rounding", "state err")
+    for column in (*artifact, "KL (compr.)", "+-", "top-1", "ppl ratio"):
         table.add_column(column, justify="right")
     for loops, low in manifest.lowering.by_loops.items():
         cost = manifest.compression.by_loops.get(loops, {})
@@ -104,7 +105,8 @@ def _verdicts(manifest: Manifest) -> Table:
             _figure(low.get("max_abs"), ".1e"),
             _figure(low.get("kl_mean"), ".1e"),
             _figure(low.get("top1"), ".1%"),
-            str(low.get("greedy_equal")),
+            str(low.get("greedy_equal", "")),
+            _figure(low.get("function", {}).get("max_abs"), ".1e"),
             _figure(errors[-1], ".1e"),
             _figure(cost.get("kl_mean"), ".1e"),
             _figure(cost.get("kl_sem"), ".0e"),

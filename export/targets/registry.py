@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from export.targets.host import Host
     from parcae_mobile.kv_cache import CacheScales, CacheSpec
     from parcae_mobile.manifest import Compute, Delegation, LoopForm, Manifest, Signature
+    from parcae_mobile.model import Parcae
     from quantize.apply import QuantizedModel
 
     OpenHost = Callable[[Path, Manifest, int], Host]
@@ -61,11 +62,11 @@ class WriteOptions:
 
         return CacheSpec(self.kv_policy, self.kv_dtype, self.kv_scales)
 
-    def verified_loops(self) -> list[int]:
-        """The loop counts at which the gates run."""
+    def verified_loops(self, trained: int = 1) -> list[int]:
+        """The loop counts at which the gates run: every static one, or some, the `trained` one and the greatest."""
         if self.loops != DYNAMIC:
             return list(self.counts) or [int(self.loops)]
-        return [count for count in LOOPS if count <= self.max_loops]
+        return sorted({count for count in (*LOOPS, trained, self.max_loops) if count <= self.max_loops})
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,20 @@ class TargetModule(Protocol):
         ...
 
 
+class ExactModule(Protocol):
+    """How a target's artifacts are asked whether they are the right function."""
+
+    STILL_ROUNDS: bool  # whether the host rounds activations as the published one does
+
+    def open_exact(self, folder: Path, manifest: Manifest, threads: int) -> Host:
+        """A host of the same files that rounds no activation, if there is one."""
+        ...
+
+    def reference(self, quantized: QuantizedModel, compute: str) -> Parcae:
+        """The eager model with the values that the files store, which rounds what that host rounds."""
+        ...
+
+
 @dataclass(frozen=True)
 class Target:
     """A registry row."""
@@ -105,6 +120,7 @@ class Target:
     module: str | None  # None: planned, not built
     shapes_module: str  # its `refusal(asked)` says why a shape cannot be written, and imports nothing heavy
     host_module: str | None  # its `open_host(folder, manifest, threads)` gives a Host; it imports no torch if it can
+    exact_module: str  # the artifact with rounding out of the way, and what it is compared with
     extra: str
     packages: tuple[str, ...]  # what the extra installs that is reported in the manifest
     dynamic_forms: tuple[LoopForm, ...]  # the first is the default
@@ -146,6 +162,7 @@ TARGETS = {
             module="export.targets.onnx.writer",
             shapes_module="export.targets.onnx.shapes",
             host_module="export.targets.onnx.runtime.open",
+            exact_module="export.targets.onnx.exact",
             extra="onnx",
             packages=("torch", "onnx", "onnxruntime"),
             dynamic_forms=("stages", "scan"),
@@ -167,6 +184,7 @@ TARGETS = {
             module="export.targets.executorch.writer",
             shapes_module="export.targets.executorch.shapes",
             host_module="export.targets.executorch.host",
+            exact_module="export.targets.executorch.exact",
             extra="executorch",
             packages=("torch", "executorch", "torchao"),
             dynamic_forms=("stages",),
@@ -187,6 +205,7 @@ TARGETS = {
             module="export.targets.coreml.writer",
             shapes_module="export.targets.coreml.shapes",
             host_module="export.targets.coreml.host",
+            exact_module="export.targets.coreml.exact",
             extra="coreml",
             packages=("torch", "coremltools"),
             dynamic_forms=("stages", "while"),
@@ -229,6 +248,11 @@ def check_delegate(target: Target, delegate: str) -> None:
 def load_runtime(target: Target) -> ModuleType:
     """Import what executes a target's artifacts here. Raises as `load_target` does."""
     return _import(target, target.runtime_module)
+
+
+def load_exact(target: Target) -> ExactModule:
+    """A target's host without rounding. Raises as `load_target` does."""
+    return cast(ExactModule, _import(target, target.exact_module))
 
 
 def memory_report(target: Target, folder: Path, manifest: Manifest) -> list[dict[str, Any]]:

@@ -4,6 +4,8 @@
 one (loop, layer) pair in the order in which a token passes them. An fp16 cache has one part. An fp32 cache has two: a
 value rounded to fp16, and what the rounding left times 2^11, which is no larger than the first and seldom subnormal.
 Together they hold 22 bits of a value, two less than fp32.
+A state is read once, and each update's result is what the next layer reads. Were it read anew, `remove_redundant_ops`,
+which is in coremltools' default pipeline, would merge the reads, and one layer's update would undo another's.
 Causality and positions are made in the graph, because a client's mask cannot be trusted with them (swift-transformers
 passes zeros).
 """
@@ -33,6 +35,7 @@ class Caches:
         self, writer: MilWriter, model: Parcae, context: int, states: tuple[Var, Var], start: Var, length: Var | int
     ) -> None:
         self.writer, self.context, self.states, self.start = writer, context, states, start
+        self.held: list[Var] = []  # keys and values as they are now; within a loop's body, its loop variables
         self.parts = states[0].shape[1]
         self.static = isinstance(length, int)
         op = writer.op
@@ -67,10 +70,7 @@ class Caches:
         if rotary:
             query, key = self._rotate(query), self._rotate(key)
         query, key, value = (op("transpose", x=x, perm=int32(0, 2, 1, 3)) for x in (query, key, value))
-        keys, values = (
-            self._append(state, chunk, slot, kv_heads, size)
-            for state, chunk in zip(self.states, (key, value), strict=True)
-        )
+        keys, values = (self._append(which, chunk, slot, kv_heads, size) for which, chunk in enumerate((key, value)))
         if heads != kv_heads:
             keys, values = (self._repeat(x, heads // kv_heads, size) for x in (keys, values))
         out = op("scaled_dot_product_attention", query=query, key=keys, value=values, attn_mask=self.mask)
@@ -82,18 +82,24 @@ class Caches:
         turned = op("matmul", x=x, y=self.turn)
         return op("add", x=op("mul", x=x, y=self.cos), y=op("mul", x=turned, y=self.sin))
 
-    def _append(self, state: Var, chunk: Var, slot: int | Var, heads: int, size: int) -> Var:
-        """Write a chunk (1, heads, chunk, size) into the state's slot; returns (1, heads, positions, size) to read."""
+    def read(self) -> list[Var]:
+        """Keys and values as they are now: the one read of each state, or what the last update gave."""
+        if not self.held:
+            self.held = [self.writer.op("read_state", input=state) for state in self.states]
+        return self.held
+
+    def _append(self, which: int, chunk: Var, slot: int | Var, heads: int, size: int) -> Var:
+        """Write a chunk (1, heads, chunk, size) into a state's slot; returns (1, heads, positions, size) to read."""
         writer, op, parts = self.writer, self.writer.op, self.parts
         stop = slot + 1 if isinstance(slot, int) else op("add", x=slot, y=int32(1))
         updated = op(
             "slice_update",
-            x=op("read_state", input=state),
+            x=self.read()[which],
             update=self._split(chunk),
             begin=join(writer, [slot, 0, 0, self.start, 0]),
             end=join(writer, [stop, parts, heads, self.end, size]),
         )
-        whole = op("coreml_update_state", state=state, value=updated)
+        whole = self.held[which] = op("coreml_update_state", state=self.states[which], value=updated)
         of_slot = op("slice_by_size", x=whole, begin=join(writer, [slot, 0, 0, 0, 0]),
                      size=int32(1, parts, heads, self.context, size))  # fmt: skip
         if not self.static:

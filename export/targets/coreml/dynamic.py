@@ -90,20 +90,22 @@ def while_functions(quantized: QuantizedModel, slots: int, context: int, compute
             hoisted = StageLowering(stages["prelude"], writer, caches, 0, {"input_ids": ids, "total": None}).run()
             zero = writer.narrow(writer.op("fill_like", ref_tensor=hoisted["injected"], value=np.float32(0)))
 
-        def goes_on(loop: Var, current: Var) -> Var:
+        def goes_on(loop: Var, current: Var, keys: Var, values: Var) -> Var:
             with writer.block(), writer.part("recur"):
                 return writer.op("squeeze", x=writer.op("less", x=loop, y=given["loops"]), axes=int32(0))
 
-        def once(loop: Var, current: Var) -> tuple[Var, Var]:
+        def once(loop: Var, current: Var, keys: Var, values: Var) -> tuple[Var, ...]:
             with writer.block(), writer.part("recur"):
+                caches.held = [keys, values]
                 own = writer.op("minimum", x=loop, y=int32(slots - 1))
                 slot = writer.op("add", x=writer.op("mul", x=own, y=int32(layers)), y=int32(before))
                 inputs = {**hoisted, "state": current, "total": None}
                 following = StageLowering(stages["recur"], writer, caches, slot, inputs).run()["next_state"]
-                return writer.op("add", x=loop, y=int32(1)), following
+                return writer.op("add", x=loop, y=int32(1)), following, *caches.held
 
         start = writer.op("mul", x=given["loops"], y=int32(0))
-        _, final = writer.op("while_loop", _cond=goes_on, _body=once, loop_vars=(start, zero))
+        carried = (start, zero, *caches.read())
+        _, final, *caches.held = writer.op("while_loop", _cond=goes_on, _body=once, loop_vars=carried)
         with writer.part("coda"):
             inputs = {"state": final, "input_ids": ids, "positions": None, "total": None}
             logits = StageLowering(stages["coda"], writer, caches, before + slots * layers, inputs).run()["logits"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.targets.coreml.engine import open_engine
+from export.targets.coreml.engine import Engine, open_engine
 from export.targets.coreml.mil.interpreter import MilProgram
 from export.targets.host import CacheGeometry, Chunk, Host
 from parcae_mobile.errors import UsageError
@@ -28,7 +28,7 @@ class CoreMLHost(Host):
         super().__init__(geometry)
         self.folder, self.loop_form = folder, loop_form
         self.exits_early = self.takes_state = loop_form == "stages"
-        self._engine = open_engine(folder / PACKAGE)
+        self._engine = self.open_engine(folder / PACKAGE)
         functions = MilProgram.open(folder / PACKAGE).functions
         lengths = {name: function.inputs[0].type.shape for name, function in functions.items()}
         self._lengths = {  # chunk length -> suffix of the functions for it
@@ -38,6 +38,10 @@ class CoreMLHost(Host):
         }
         self.prefill_chunk = max(self._lengths, default=self.prefill_chunk)
         self._loops_of = np.zeros(geometry.context, np.int32)  # of each token that is held
+
+    def open_engine(self, package: Path) -> Engine:
+        """What executes the package."""
+        return open_engine(package)
 
     def reset(self) -> None:
         super().reset()

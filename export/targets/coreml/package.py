@@ -2,6 +2,8 @@
 
 save_package(folder / "model.mlpackage", functions, default="main", metadata={...})
 
+    reprocess(folder / "model.mlpackage", other / "model.mlpackage")  # as a tool would write it that loads and saves it
+
 The package is what `coremltools.convert` would save, without its optimization passes, conversion date and random UUIDs.
 """
 
@@ -19,10 +21,14 @@ from export.targets.coreml.noise import quiet
 with quiet():
     # coremltools has no public way to save a MIL program without running its passes over it; the version is pinned.
     from coremltools.converters.mil.backend.mil.load import load as to_specification
+    from coremltools.converters.mil.frontend.milproto.load import load as to_program
     from coremltools.converters.mil.mil import Program
+    from coremltools.converters.mil.mil.passes.pass_pipeline import PassPipeline, PassPipelineManager
+    from coremltools.models.utils import load_spec
 
 NAMESPACE = uuid.UUID("3f0c3c5e-54a7-5f6b-9c39-6a3c2c0f7f10")
 FOLDER = "com.apple.CoreML"
+RETYPING = {"common::add_fp16_cast", "common::add_int16_cast"}  # conversions that a tool asks for, no clean-ups
 
 
 def save_package(path: Path, functions: Mapping[str, Any], default: str, metadata: Mapping[str, str]) -> None:
@@ -57,3 +63,30 @@ def save_package(path: Path, functions: Mapping[str, Any], default: str, metadat
     root = str(uuid.uuid5(NAMESPACE, "model.mlmodel")).upper()
     manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": items, "rootModelIdentifier": root}
     (path / "Manifest.json").write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def reprocess(package: Path, to: Path) -> None:
+    """Load `package`, run coremltools' default pipeline over every function, write it to `to`, which must not exist.
+
+    A compiler on a phone may do the same things.
+    """
+    with quiet():
+        specification = load_spec(str(package))
+        program = to_program(
+            specification,
+            specification_version=specification.specificationVersion,
+            file_weights_dir=str(package / "Data" / FOLDER / "weights"),
+        )
+        pipeline = PassPipeline.DEFAULT
+        pipeline.remove_passes(RETYPING)
+        PassPipelineManager.apply_pipeline(program, pipeline)
+    metadata = dict(specification.description.metadata.userDefined)
+    default = specification.description.defaultFunctionName or "main"
+    save_package(to, program.functions, default, metadata)
+    saved = to / "Data" / FOLDER / "model.mlmodel"
+    rewritten = load_spec(str(saved))
+    outputs = [output.name for output in rewritten.description.output]
+    rewritten.description.CopyFrom(specification.description)  # the program alone does not know the ranges of shapes
+    for output, name in zip(rewritten.description.output, outputs, strict=True):
+        output.name = name  # coremltools calls an output `state` another name
+    saved.write_bytes(rewritten.SerializeToString(deterministic=True))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from export.targets.coreml.mil.constants import Constants
-from export.targets.coreml.mil.dtypes import BOOL, round_to
+from export.targets.coreml.mil.dtypes import BOOL, FP16, DType, round_to
 from export.targets.coreml.mil.errors import DeclarationError, ExecutionError, MilError, UnknownOperatorError
 from export.targets.coreml.mil.ops import constexpr, elementwise, index, linear, shape
 from export.targets.coreml.mil.program import Argument, Block, Function, Named, Operation, Reference
@@ -62,9 +62,12 @@ class Executor:
         compute: torch.dtype,
         loop_limit: int,
         observer: Observer | None,
+        rounds: bool = True,
+        given: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.function, self.constants, self.states = function, constants, states
         self.compute, self.loop_limit, self.observer = compute, loop_limit, observer
+        self.rounds, self.given = rounds, given or {}
         self.state_types = {item.name: item.type for item in function.states}
         self.title = f"{constants.package.name}, function '{function.name}'"
 
@@ -80,6 +83,8 @@ class Executor:
         for operation, release in zip(block.operations, block.release, strict=True):
             where = partial(self.where, operation)
             results = self.operation(operation, scope, where)
+            if operation.name in self.given:
+                results = self.check(operation, (self.given[operation.name],), where)
             for named, result in zip(operation.outputs, results, strict=True):
                 scope.values[named.name] = result
             if self.observer is not None:
@@ -182,12 +187,18 @@ class Executor:
         values = []
         for named, result in zip(operation.outputs, results, strict=True):
             try:
-                value = Value(round_to(result, named.type.dtype), named.type.dtype, constant)
+                value = Value(self.stored(result, named.type.dtype), named.type.dtype, constant)
             except ValueError as error:
                 raise DeclarationError(f"{where()}: '{named.name}' is declared {named.type}: {error}") from error
             self.check_type(named, value, where)
             values.append(value)
         return tuple(values)
+
+    def stored(self, result: Tensor, dtype: DType) -> Tensor:
+        """A result as its type holds it; without rounding an fp16 one stays what it was computed in."""
+        if dtype is FP16 and not self.rounds and result.is_floating_point():
+            return result.to(self.compute)
+        return round_to(result, dtype)
 
     def check_type(self, named: Named, value: Value, where: Callable[[], str]) -> None:
         dims = tuple(value.data.shape)

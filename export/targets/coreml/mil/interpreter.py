@@ -123,6 +123,8 @@ class MilProgram:
         compute: torch.dtype = torch.float32,
         loop_limit: int = LOOP_LIMIT,
         observer: Observer | None = None,
+        rounds: bool = True,
+        given: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Runs one function.
 
@@ -131,6 +133,8 @@ class MilProgram:
         compute: dtype of the arithmetic before rounding, torch.float32 or torch.float64.
         loop_limit: iterations of one `while_loop` after which it counts as endless.
         observer: called with every operation and its results, in order of execution (range probes, tracing).
+        rounds: without it fp16 results stay in `compute`, states and outputs too: the program without its rounding.
+        given: results by operation name, in place of what those operations compute.
 
         Returns the outputs by name, in their declared dtypes. Raises subclasses of MilError.
         """
@@ -141,10 +145,13 @@ class MilProgram:
             names = [item.name for item in target.states]
             raise FeatureError(f"{interface.where}: it has states {names}; pass state=make_state()")
         working = dict(state.tensors) if state is not None else {}
-        interface.check_states(working)
+        if rounds:
+            interface.check_states(working)
         with torch.no_grad():
-            outputs = Executor(target, self._constants, working, compute, loop_limit, observer).run(checked)
-        interface.check_outputs(outputs)
+            executor = Executor(target, self._constants, working, compute, loop_limit, observer, rounds, given)
+            outputs = executor.run(checked)
+        if rounds:
+            interface.check_outputs(outputs)
         if state is not None:
             state.tensors = working
         return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in outputs.items()}

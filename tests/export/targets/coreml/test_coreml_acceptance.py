@@ -68,7 +68,7 @@ def test_the_lowering_gate(
     host, model = made(form, loops, preset, compute)
     host._engine.largest = 0.0
     verdict = lowering_gate(host, model.model, texts, (loops,), budget_name(compute, compute), CacheSpec(dtype=compute))
-    distance, equal, largest = verdict.by_loops[loops], verdict.greedy_equal[loops], verdict.largest_fp16[loops]
+    distance, equal, largest = verdict.by_loops[loops], verdict.greedy_equal.get(loops), verdict.largest_fp16[loops]
     print(
         f"| {form} | {preset}, {compute} | {loops} | {distance.max_abs:.1e} | {distance.kl_mean:.1e} | "
         f"{distance.top1:.1%} | {equal} | {largest:.0f} |"

@@ -70,7 +70,7 @@ def judge(
     for count, distance in verdict.by_loops.items():
         print(
             f"acceptance: {form} {quantized.recipe.name} T={count}: max abs {distance.max_abs:.1e}, "
-            f"KL {distance.kl_mean:.1e}, top-1 {distance.top1:.1%}, greedy {verdict.greedy_equal[count]}"
+            f"KL {distance.kl_mean:.1e}, top-1 {distance.top1:.1%}, greedy {verdict.greedy_equal.get(count)}"
         )
     for name, part in delegation.items():
         print(

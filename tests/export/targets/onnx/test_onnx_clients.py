@@ -171,8 +171,7 @@ def embedded_folder(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Calla
             ran = cli(*loops, "--quant", "fp32", "--out", out, "--json", *flavour)
             assert ran.code == 0, ran.err
             (artifact,) = ran.json["artifacts"]
-            equal = {count: entry["greedy_equal"] for count, entry in artifact["lowering"]["by_loops"].items()}
-            assert equal == {"2": 64, "4": 64, "8": 64}
+            assert artifact["lowering"]["by_loops"]["8"]["greedy_equal"] == 64
             made[key] = Path(artifact["artifact"])
         return made[key]
 

@@ -13,7 +13,7 @@ import onnx
 import pytest
 import torch
 
-from export.gates.lowering import BUDGETS, LoweringVerdict, lowering_gate
+from export.gates.lowering import LoweringVerdict, lowering_gate
 from export.run.generation import generate
 from export.targets.host import CacheGeometry, Host
 from export.targets.onnx.runtime.host import OnnxHost
@@ -88,7 +88,7 @@ def test_the_finished_artifact_passes_and_continues_as_the_eager_model_does(
     host = opened(folder, form, quantized.model)
     verdict = lowering_gate(host, quantized.model, texts, (1, 4, 8), "fp32")
     assert verdict.passed and not verdict.failures
-    assert verdict.greedy_equal == {1: 64, 4: 64, 8: 64}
+    assert verdict.greedy_equal == {8: 64}  # at the trained count, or else the greatest
     assert max(distance.max_abs for distance in verdict.by_loops.values()) <= 1e-4
     assert [len(errors) for errors in verdict.state_errors.values()] == ([1, 4, 8] if form == "stages" else [1, 1, 1])
     assert max(max(errors) for errors in verdict.state_errors.values()) < 1e-4
@@ -195,22 +195,13 @@ def test_logits_that_are_not_finite_fail_and_can_be_written_down(
         assert not again.passed
 
 
-def test_budgets_are_those_of_the_design() -> None:
-    assert BUDGETS == {
-        "fp32": {"max_abs": 1e-4, "cosine": 0.9999, "greedy_equal": 64},
-        "fp16": {"kl_mean": 1e-4, "top1": 0.995},
-        "int8": {"kl_mean": 1e-3},
-        "fp32, fp16 cache": {"max_abs": 5e-3, "kl_mean": 1e-7, "cosine": 0.9999, "greedy_equal": 64},
-    }
-
-
 def test_a_context_with_room_for_few_tokens_can_pass(artifacts: Any, texts: torch.Tensor) -> None:
     folder, quantized = artifacts("stages")
     geometry = CacheGeometry.of(quantized.model.config, 16, context=40)
     host = OnnxHost(folder, "stages", geometry, threads=1)
     verdict = lowering_gate(host, quantized.model, texts[:, :41], LOOPS, "fp32")
     assert verdict.passed and verdict.greedy_equal == {3: 24}
-    assert verdict.budget["greedy_equal"] == 24
+    assert verdict.budget["function.greedy_equal"] == 24
 
 
 def test_the_verdict_of_the_gate_names_what_failed(artifacts: Any, texts: torch.Tensor) -> None:

@@ -203,4 +203,4 @@ def _cast(a: Arguments) -> Tensor:
         return x != 0
     if target.is_integer and x.dtype is not torch.bool:
         require_range(x.trunc(), target)
-    return x.to(target.carrier)
+    return x.to(a.compute if target.is_float else target.carrier)
