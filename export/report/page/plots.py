@@ -5,6 +5,7 @@ for plot in plots([subject]): page.append(plot.svg)    # the same facts give the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,7 @@ def _curves(
         counts = sorted((int(count) for count, row in rows.items() if row.get(key) is not None))
         if counts:
             values = [rows[str(count)][key] for count in counts]
-            errors = [2 * rows[str(count)].get("kl_sem", 0.0) for count in counts]
+            errors = [2 * (rows[str(count)].get("kl_sem") or 0.0) for count in counts]
             curves.append((subject, counts, values, errors))
     return curves
 
@@ -66,7 +67,7 @@ def _spoken(curves: Sequence[tuple[Subject, list[int], list[float], list[float]]
 def _kl(subjects: Sequence[Subject]) -> Iterator[Plot]:
     compression, lowering = (_curves(subjects, gate, "kl_mean") for gate in ("compression", "lowering"))
     shown = [(curve, "quantizing", "-") for curve in compression] + [(curve, "the target", "--") for curve in lowering]
-    shown = [(curve, what, line) for curve, what, line in shown if min(curve[2]) > 0]
+    shown = [(curve, what, line) for curve, what, line in shown if min(curve[2]) > 0 and _drawable(curve[2])]
     if not shown:
         return
 
@@ -112,8 +113,7 @@ def _perplexity(subjects: Sequence[Subject]) -> Iterator[Plot]:
 def _states(subjects: Sequence[Subject]) -> Iterator[Plot]:
     changes = [(subject, list(subject.facts.state_changes)) for subject in subjects if subject.facts is not None]
     errors = [(subject, _last_errors(subject)) for subject in subjects]
-    changes = [(subject, values) for subject, values in changes if values and max(values) > 0]
-    errors = [(subject, values) for subject, values in errors if values and max(values) > 0]
+    changes, errors = ([row for row in rows if _drawable(row[1])] for rows in (changes, errors))
     if not changes and not errors:
         return
     alone = len(subjects) == 1
@@ -139,12 +139,18 @@ def _states(subjects: Sequence[Subject]) -> Iterator[Plot]:
     )
 
 
+def _drawable(values: Sequence[float]) -> bool:
+    """Whether a logarithmic axis can hold them: a model that overflows has none."""
+    return bool(values) and all(math.isfinite(value) for value in values) and max(values) > 0
+
+
 def _last_errors(subject: Subject) -> list[float]:
     """Per-loop state errors at the greatest T that was judged."""
     rows = subject.manifest.lowering.by_loops
     if not rows:
         return []
-    return [float(error) for error in rows[max(rows, key=int)].get("state_errors") or []]
+    errors = rows[max(rows, key=int)].get("state_errors") or []
+    return [math.inf if error is None else float(error) for error in errors]
 
 
 def _bytes(subjects: Sequence[Subject]) -> Iterator[Plot]:
