@@ -51,11 +51,12 @@ function wrongSize(name: string, found: number, listed: number, more: boolean): 
   return new EngineError("size", name, `${name} has ${more ? "at least " : ""}${found} bytes, not ${listed}`);
 }
 
-/** Files below a URL. `fetch` is the platform's. */
-export function urlSource(base: string): Source {
+/** A manifest's files below a URL. Their checksums are part of the addresses, so that caches never mix versions. */
+export function urlSource(base: string, manifest: Manifest): Source {
   return {
     async open(name) {
       const url = new URL(name.split("/").map(encodeURIComponent).join("/"), base);
+      url.search = `sha256=${manifest.files[name]!.sha256.slice(0, 16)}`;
       let response: Response;
       try {
         response = await fetch(url);
