@@ -117,19 +117,21 @@ build/.docs: docs/requirements.txt | $(SETUP)
 web-demo: $(SETUP) $(APPS)/web/parcae-tiny-onnx-dynamic-int4-portable
 	$(BIN)/parcae-export bundle $(APPS)/web/parcae-tiny-onnx-dynamic-int4-portable --platform web \
 		--app web_demo/public/models --name parcae-tiny
+	@command -v npm > /dev/null || { echo "the web demo needs npm: install Node.js 20.19 or later"; exit 5; }
 	cd web_demo && npm ci --no-audit --no-fund && npm run build && npm run preview
 
 WEB_MODELS := build/web-test-models
 # Types, lint, the kit's vectors and real artifacts in Node, and the app in headless Chromium, whose benchmark `bench` reads.
-test-web: $(SETUP) $(WEB_MODELS)/models.json
+test-web: $(SETUP) $(WEB_MODELS)/.made
 	web_demo/tests/run.sh $(WEB_MODELS)
 	@test ! -e build/web-test/bench.json || $(BIN)/parcae-export bench --show --out build/web-test > /dev/null
 
-$(WEB_MODELS)/models.json: | $(SETUP) app-artifacts
+$(WEB_MODELS)/.made: | $(SETUP) app-artifacts
 	$(BIN)/parcae-export bundle $(APPS)/web/parcae-tiny-onnx-dynamic-int4-portable --platform web --app $(@D) --name parcae-tiny
 	$(BIN)/parcae-export bundle $(APPS)/phone/parcae-tiny-onnx-dynamic-int4 --platform web --app $(@D) --name rounded
 	$(BIN)/parcae-export bundle $(APPS)/full/parcae-tiny-onnx-dynamic-fp32 --platform web --app $(@D) --name exact-full
 	$(BIN)/parcae-export bundle $(APPS)/shared/parcae-tiny-onnx-dynamic-fp32 --platform web --app $(@D) --name exact-shared
+	@touch $@
 
 clean:
 	rm -rf .venv dist build *.egg-info web_demo/node_modules web_demo/dist web_demo/public/models web_demo/public/runtime

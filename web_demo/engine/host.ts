@@ -82,7 +82,7 @@ export class Host {
       const { before, after } = stages.states();
       const each = stateChanges(before, after, manifest.state_width);
       changes.push(each.at(-1)!);
-      if (threshold && Math.max(...each) < threshold) break;
+      if (used >= manifest.loops.exit_from && Math.max(...each) < threshold) break;
     }
     await pause(signal);
     // The coda's keys and values are the same however often it runs.

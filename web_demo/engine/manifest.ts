@@ -20,6 +20,8 @@ export interface Loops {
   trained: number;
   built: number[];
   early_exit: boolean;
+  /** A token leaves the loop after this one at the earliest. */
+  exit_from: number;
 }
 
 export type Stage = "prelude" | "recur" | "coda";
@@ -143,6 +145,7 @@ export function readManifest(text: string): Manifest {
   const manifest = values as unknown as Manifest;
   const { loops, runtime } = values as { loops: Partial<Loops>; runtime: Partial<Manifest["runtime"]> };
   loops.built ??= [];
+  loops.exit_from ??= 1;
   runtime.settings ??= {};
   checkFit(manifest);
   return manifest;
@@ -279,6 +282,7 @@ const MANIFEST = object({
     trained: positive,
     built: optional(listOf(positive)),
     early_exit: flag,
+    exit_from: optional(positive),
   }),
   graphs: mapOf(object({ file: text, function: optional(nullable(text)) })),
   recipe: text,

@@ -48,7 +48,8 @@ export class ChatView {
     this.stop = el("button", { type: "button", class: "danger", onclick: () => this.halt() }, STRINGS.stop);
     this.element = el(
       "section",
-      { id: "view-chat", "aria-label": STRINGS.views.chat },
+      { id: "view-chat", "aria-labelledby": "chat-heading" },
+      el("h2", { id: "chat-heading", class: "visually-hidden" }, STRINGS.views.chat),
       this.log,
       this.note,
       el(

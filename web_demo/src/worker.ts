@@ -41,8 +41,9 @@ async function ask(given: AskArguments, tell: Tell<"ask">, signal: AbortSignal):
   if (!tokenizer || !manifest.tokenizer) {
     throw new EngineError("tokenizer", "", "this model came without a tokenizer, so it cannot read a text");
   }
-  const first = given.history.length === 0 && manifest.tokenizer.add_bos;
-  const message = [...(first ? [manifest.tokenizer.bos] : []), ...tokenizer.encode(given.text)];
+  const message = tokenizer.encode(given.text);
+  const { add_bos, bos } = manifest.tokenizer;
+  if (given.history.length === 0 && add_bos && message[0] !== bos) message.unshift(bos);
   let meter: Meter | null = null;
   const measure = (): Metrics =>
     (meter ?? newMeter()).read({

@@ -67,6 +67,11 @@ export class Site {
     this.server.close();
   }
 
+  /** Close what a test that failed left open. */
+  async leaveAll(): Promise<void> {
+    for (const context of this.browser.contexts()) await context.close();
+  }
+
   version(): string {
     return this.browser.version();
   }
@@ -90,6 +95,7 @@ export class Visit {
   ) {}
 
   static async open(context: BrowserContext, url: string): Promise<Visit> {
+    context.setDefaultTimeout(60_000);
     const page = await context.newPage();
     const visit = new Visit(context, page);
     context.on("request", (request) => {

@@ -197,11 +197,11 @@ class Symbols implements Stages {
   }
 }
 
-function hostOf(stages: Stages, policy: Policy, max: number, width = 1, context = 64): Host {
+function hostOf(stages: Stages, policy: Policy, max: number, width = 1, exit_from = 1): Host {
   const one = { layers: 1, heads: 1, head_size: 1, slots: 1 };
-  const cache = { policy, dtype: "fp32", context, prefill_chunk: 16, prelude: one, coda: one };
+  const cache = { policy, dtype: "fp32", context: 64, prefill_chunk: 16, prelude: one, coda: one };
   const recur = { ...one, slots: policySlots(policy, max) };
-  const loops = { form: "stages", min: 1, max, trained: 1, built: [], early_exit: true };
+  const loops = { form: "stages", min: 1, max, trained: 1, built: [], early_exit: true, exit_from };
   return new Host({ cache: { ...cache, recur }, loops, state_width: width } as unknown as Manifest, stages);
 }
 
@@ -210,7 +210,15 @@ describe("loops", () => {
     tolerance: number;
     choose: { loops: Loops; asked: number | null; chosen: number | null }[];
     calls: { loops: number; used: number; calls: unknown[] }[];
-    exit: { case: string; loops: number; threshold: number; states: number[][][]; changes: number[]; used: number }[];
+    exit: {
+      case: string;
+      loops: number;
+      threshold: number;
+      states: number[][][];
+      changes: number[];
+      used: number;
+      exit_from: number;
+    }[];
     bad_thresholds: { threshold: number }[];
   }>("loops");
 
@@ -234,12 +242,12 @@ describe("loops", () => {
     expect([result.loops, stages.executed.recur]).toEqual([used, used]);
   });
 
-  test.each(given.exit)("early exit: $case", async ({ loops, threshold, states, changes, used }) => {
+  test.each(given.exit)("early exit: $case", async ({ loops, threshold, states, changes, used, exit_from }) => {
     const stages = new Symbols();
     stages.states_ = states;
     const width = states[0]![0]!.length;
     const ids = states[0]!.map(() => 1);
-    const result = await hostOf(stages, "shared", loops, width).run(ids, loops, { threshold });
+    const result = await hostOf(stages, "shared", loops, width, exit_from).run(ids, loops, { threshold });
     expect(result.loops).toBe(used);
     const flat = states.map((state) => Float32Array.from(state.flat()));
     changes.forEach((change, loop) => {
