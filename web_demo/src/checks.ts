@@ -114,7 +114,7 @@ function logitsTable(report: SelfTestReport): HTMLElement {
     limit(top1, (value) => `≥ ${percent(value)}`),
     "",
   ]);
-  return table(STRINGS.views.selfTest, columns, rows);
+  return table(STRINGS.logitsHeading, columns, rows);
 }
 
 function greedyTable(report: SelfTestReport): HTMLElement | null {
@@ -124,7 +124,7 @@ function greedyTable(report: SelfTestReport): HTMLElement | null {
     row.firstDifference === null ? STRINGS.greedySame : STRINGS.greedyDiffers(row.firstDifference),
     STRINGS.greedyPromise(report.exact),
   ]);
-  return table(STRINGS.greedyHeading, [STRINGS.tLoops, STRINGS.verdict, ""], rows);
+  return table(STRINGS.greedyHeading, [STRINGS.tLoops, STRINGS.verdict, STRINGS.greedyColumn], rows);
 }
 
 export class BenchView extends Check {
@@ -183,7 +183,7 @@ export class BenchView extends Check {
     });
     const text = `${JSON.stringify(measured, null, 1)}\n`;
     this.result.replaceChildren(
-      table(STRINGS.views.bench, STRINGS.benchColumns, rows),
+      table(STRINGS.timesHeading, STRINGS.benchColumns, rows),
       el(
         "button",
         { type: "button", onclick: () => download("bench.json", "application/json", text) },

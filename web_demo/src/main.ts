@@ -4,7 +4,7 @@ import "./style.css";
 import { ChatView } from "./chat.ts";
 import { BenchView, SelfTestView } from "./checks.ts";
 import { ConversationList } from "./conversations.ts";
-import { byId, el, showError } from "./dom.ts";
+import { announce, byId, el, showError } from "./dom.ts";
 import { ModelView, reasonOf, type Loaded } from "./models.ts";
 import { Store } from "./store.ts";
 import { STRINGS } from "./strings.ts";
@@ -41,7 +41,10 @@ async function start(): Promise<void> {
   byId("tabs").append(
     ...Object.entries({ ...VIEWS, ...CHECKS }).map(([hash, name]) => el("a", { href: hash, "data-view": hash }, name)),
   );
-  addEventListener("hashchange", showView);
+  addEventListener("hashchange", () => {
+    announce(""); // what was said belongs to the view that is left
+    showView();
+  });
   const current = localStorage.getItem(CURRENT);
   await list.refresh(current);
   chat.show(list.conversations.find((conversation) => conversation.id === current) ?? null);
