@@ -1,7 +1,9 @@
 # Every target sets up .venv by itself.
 ## make demo           export the embedded model, verify the artifact, generate text from it
-## make test           lint, types, the suite, and the Android app's Kotlin
+## make test           lint, types, the suite, the Android app's Kotlin, and the web demo
 ## make test-android   the Android app's Kotlin on the JVM
+## make test-web       the web demo in Node and headless Chromium
+## make web-demo       serve the web demo at http://localhost:4173
 ## make acceptance     the full matrix of targets, forms, loop counts and presets
 ## make shapes         300 random models on every target: verified, or refused by name
 ## make bench          bytes, memory and speed of the 140M shape
@@ -17,7 +19,7 @@ SETUP := .venv/.installed
 # The embedded model is small: one thread is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint suite test-android acceptance shapes bench app-kit app-artifacts docs docs-check clean
+.PHONY: help demo test lint suite test-android acceptance shapes bench app-kit app-artifacts web-demo test-web docs docs-check clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -34,8 +36,9 @@ demo: $(SETUP)
 	$(BIN)/parcae-export --target onnx --loops dynamic --out dist --force --threads 1
 	$(BIN)/parcae-export verify dist/parcae-tiny-onnx-dynamic-int4 --threads 1
 	$(BIN)/parcae-export generate dist/parcae-tiny-onnx-dynamic-int4 --tokens 80 --temperature 0.7 --top-k 40 --threads 1
+	@echo "make web-demo opens the same model in a browser, with a slider for T"
 
-test: lint suite test-android
+test: lint suite test-android test-web
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
@@ -110,5 +113,25 @@ build/.docs: docs/requirements.txt | $(SETUP)
 	@mkdir -p build
 	@touch $@
 
+# The web demo at http://localhost:4173, with the embedded model in it; other artifacts join by parcae-export bundle.
+web-demo: $(SETUP) $(APPS)/web/parcae-tiny-onnx-dynamic-int4-portable
+	$(BIN)/parcae-export bundle $(APPS)/web/parcae-tiny-onnx-dynamic-int4-portable --platform web \
+		--app web_demo/public/models --name parcae-tiny
+	@command -v npm > /dev/null || { echo "the web demo needs npm: install Node.js 20.19 or later"; exit 5; }
+	cd web_demo && npm ci --no-audit --no-fund && npm run build && npm run preview
+
+WEB_MODELS := build/web-test-models
+# Types, lint, the kit's vectors and real artifacts in Node, and the app in headless Chromium, whose benchmark `bench` reads.
+test-web: $(SETUP) $(WEB_MODELS)/.made
+	web_demo/tests/run.sh $(WEB_MODELS)
+	@test ! -e build/web-test/bench.json || $(BIN)/parcae-export bench --show --out build/web-test > /dev/null
+
+$(WEB_MODELS)/.made: | $(SETUP) app-artifacts
+	$(BIN)/parcae-export bundle $(APPS)/web/parcae-tiny-onnx-dynamic-int4-portable --platform web --app $(@D) --name parcae-tiny
+	$(BIN)/parcae-export bundle $(APPS)/phone/parcae-tiny-onnx-dynamic-int4 --platform web --app $(@D) --name rounded
+	$(BIN)/parcae-export bundle $(APPS)/full/parcae-tiny-onnx-dynamic-fp32 --platform web --app $(@D) --name exact-full
+	$(BIN)/parcae-export bundle $(APPS)/shared/parcae-tiny-onnx-dynamic-fp32 --platform web --app $(@D) --name exact-shared
+	@touch $@
+
 clean:
-	rm -rf .venv dist build *.egg-info
+	rm -rf .venv dist build *.egg-info web_demo/node_modules web_demo/dist web_demo/public/models web_demo/public/runtime

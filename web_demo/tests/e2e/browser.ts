@@ -1,0 +1,183 @@
+/** Headless Chromium on the built page, served with models that a test may damage. Nothing else is asked for. */
+import { createServer, type Server } from "node:http";
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+
+import { chromium, type Browser, type BrowserContext, type Page } from "playwright-core";
+import { expect } from "vitest";
+
+import { MODELS, ROOT } from "../unit/kit.ts";
+
+const DIST = path.join(ROOT, "web_demo/dist");
+const TYPES: Record<string, string> = {
+  ".html": "text/html; charset=utf-8",
+  ".js": "text/javascript",
+  ".mjs": "text/javascript",
+  ".css": "text/css",
+  ".json": "application/json",
+  ".svg": "image/svg+xml",
+  ".wasm": "application/wasm",
+  ".webmanifest": "application/manifest+json",
+};
+const FLAGS = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+/** What is served in place of a model's file; null: it is not there. */
+export type Damage = (name: string, content: Buffer) => Buffer | null;
+
+export class Site {
+  damage: Damage | null = null;
+  private constructor(
+    private readonly server: Server,
+    private readonly browser: Browser,
+    readonly url: string,
+  ) {}
+
+  static async open(): Promise<Site> {
+    let site: Site | null = null;
+    const server = createServer((request, response) => {
+      const name = decodeURIComponent(new URL(request.url!, "http://x").pathname).slice(1) || "index.html";
+      const isModel = name.startsWith("models/");
+      const file = isModel ? path.join(MODELS, name.slice(7)) : path.join(DIST, name);
+      readFile(file)
+        .then((content) => (isModel && site?.damage ? site.damage(name.slice(7), content) : content))
+        .catch(() => null)
+        .then((content) => {
+          const type = TYPES[path.extname(name)] ?? "application/octet-stream";
+          response.writeHead(content ? 200 : 404, { "Content-Type": type, "Cache-Control": "no-cache" }).end(content);
+        })
+        .catch((error: unknown) => response.destroy(error as Error));
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as { port: number };
+    const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+    const browser = await chromium.launch({ executablePath, headless: true, args: FLAGS });
+    return (site = new Site(server, browser, `http://127.0.0.1:${port}/`));
+  }
+
+  async close(): Promise<void> {
+    await this.browser.close();
+    this.server.close();
+  }
+
+  /** Close what a test that failed left open. */
+  async leaveAll(): Promise<void> {
+    for (const context of this.browser.contexts()) await context.close();
+  }
+
+  version(): string {
+    return this.browser.version();
+  }
+
+  async visit(options: Parameters<Browser["newContext"]>[0] = {}): Promise<Visit> {
+    const context = await this.browser.newContext({ serviceWorkers: "block", ...options });
+    return Visit.open(context, this.url);
+  }
+}
+
+/** One visitor: a page, and everything that it must not do. */
+export class Visit {
+  readonly foreign: string[] = [];
+  readonly complaints: string[] = [];
+  /** Complaints that a test expects: a file that is not there is one, say. */
+  allowed = /^$/;
+
+  private constructor(
+    readonly context: BrowserContext,
+    readonly page: Page,
+  ) {}
+
+  static async open(context: BrowserContext, url: string): Promise<Visit> {
+    context.setDefaultTimeout(60_000);
+    const page = await context.newPage();
+    const visit = new Visit(context, page);
+    context.on("request", (request) => {
+      if (!request.url().startsWith(url) && !/^(blob|data):/.test(request.url())) visit.foreign.push(request.url());
+    });
+    page.on("console", (message) => {
+      const ours = !/Service Worker registration blocked by Playwright/.test(message.text());
+      if (ours && ["error", "warning"].includes(message.type())) visit.complaints.push(message.text());
+    });
+    page.on("pageerror", (error) => visit.complaints.push(error.message));
+    await page.goto(url);
+    return visit;
+  }
+
+  /** Nothing was asked of another host, and the console is empty. */
+  async leave(): Promise<void> {
+    expect(this.foreign).toEqual([]);
+    expect(this.complaints.filter((text) => !this.allowed.test(text))).toEqual([]);
+    await this.context.close();
+  }
+
+  async load(name: string): Promise<void> {
+    await this.page.getByRole("link", { name: "Model", exact: true }).click();
+    await this.page.getByRole("button", { name: `Load ${name}`, exact: true }).click();
+    await this.page.waitForFunction((wanted) => document.getElementById("model-name")?.textContent === wanted, name);
+    await this.page.getByRole("link", { name: "Chat", exact: true }).click();
+  }
+
+  async set(values: Record<string, string | number>): Promise<void> {
+    await this.page.locator(".settings").evaluate((details) => ((details as HTMLDetailsElement).open = true));
+    for (const [name, value] of Object.entries(values)) {
+      await this.page.locator(`#setting-${name}`).fill(String(value));
+      await this.page.locator(`#setting-${name}`).blur();
+    }
+  }
+
+  async slide(loops: number): Promise<void> {
+    await this.page.locator("#loops").fill(String(loops));
+  }
+
+  async ask(text: string): Promise<void> {
+    await this.page.locator("#prompt").fill(text);
+    await this.page.getByRole("button", { name: "Send" }).click();
+    await this.settle();
+  }
+
+  /** Wait until nothing is being computed. */
+  async settle(): Promise<void> {
+    await this.page.locator("button.danger", { hasText: "Stop" }).waitFor({ state: "hidden" });
+    await this.page.locator(".answer.coming").waitFor({ state: "detached" });
+  }
+
+  /** What is kept, as the page keeps it. */
+  stored(): Promise<StoredConversation[]> {
+    return this.page.evaluate(
+      () =>
+        new Promise<StoredConversation[]>((resolve, reject) => {
+          const request = indexedDB.open("parcae");
+          request.onerror = () => reject(new Error("no database"));
+          request.onsuccess = () => {
+            const all = request.result.transaction("conversations").objectStore("conversations").getAll();
+            all.onsuccess = () => {
+              request.result.close();
+              resolve((all.result as StoredConversation[]).sort((a, b) => b.updated - a.updated));
+            };
+          };
+        }),
+    );
+  }
+}
+
+export interface StoredConversation {
+  updated: number;
+  exchanges: {
+    text: string;
+    chosen: number;
+    answers: {
+      turn: { given: number[]; loops: number; tokens: number[]; loopsUsed: number[] };
+      changes: number[][];
+      ending: string;
+      pieces: string[];
+      metrics: { executedLoops: number; firstToken: number; heapBytes: number };
+    }[];
+  }[];
+}
