@@ -31,6 +31,7 @@ class Bench:
     windows: Tensor
     text: TokenText
     held_out: HeldOut
+    reported: Tensor
 
     @classmethod
     def open(cls, folder: Path) -> Bench:
@@ -38,7 +39,7 @@ class Bench:
         vocabulary = model.config.vocab_size
         held_out, text = (_text(folder, split, vocabulary) for split in ("heldout", "calibration"))
         chosen = held_out.windows(WINDOWS, LENGTH)
-        return cls(model, chosen, text, HeldOut(model, chosen, (LOOPS,)))
+        return cls(model, chosen, text, HeldOut(model, chosen, (LOOPS,)), reported_windows(held_out))
 
     def calibration(self, draw: int = 0, count: int = 32) -> Tensor:
         return draw_windows(self.text, count, LENGTH, seed=draw)
@@ -59,6 +60,16 @@ def _text(folder: Path, split: str, vocabulary: int) -> TokenText:
     if own.exists():
         return TokenText(torch.from_numpy(np.load(own).astype(np.int64)), str(own))
     return text_ids(folder, split, vocab_size=vocabulary, least=2**16)
+
+
+def reported_windows(text: TokenText, most: int = 64) -> Tensor:
+    """(n, length + 1) ids that no choice looked at: of what follows the windows of all other tables, every second one.
+
+    At most `most`, spread over the text; for a text without so much behind those windows, what there is.
+    """
+    count = len(text.ids) // (LENGTH + 1)
+    rest = text.windows(count, LENGTH)[WINDOWS:][1::2]
+    return rest if len(rest) <= most else rest[torch.linspace(0, len(rest) - 1, most).long()]
 
 
 def asymmetric(recipe: Recipe) -> Recipe:

@@ -1,0 +1,194 @@
+"""Bits against loops: how the error of a quantized looped model changes with T, and what its poles say about that.
+
+    python -m quantize.study.bits_and_loops                # rewrites the tables and pictures of docs/bits-and-loops.md
+    python -m quantize.study.bits_and_loops --models slow --steps 0
+
+KL and top-1 agreement against the fp32 model at the same T, and a cloze score: how often the token that follows in the
+text is likelier than nine others drawn from the same text. Windows are the reported ones (`bench.reported_windows`).
+`--steps` are those of learned rounding, 0 leaves it out; `--states FOLDER` keeps its runs, so that they can go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from parcae_mobile.errors import ParcaeError, UsageError
+from parcae_mobile.model import Parcae
+from parcae_mobile.parity import compare, state_changes, state_error
+from parcae_mobile.text import EMBEDDED_MODEL
+from parcae_mobile.tokenizer import TextTokenizer
+
+from ..algorithms import quantize_with
+from ..compression import logits_of, states_at
+from ..guard import max_decay
+from ..learning_run import Learning
+from ..recipe import Recipe, load_recipe
+from .bench import Bench
+from .bits_plot import draw
+from .markdown import replace_table, table
+
+DOCUMENT = Path("docs/bits-and-loops.md")
+MODELS = {"embedded": EMBEDDED_MODEL, "floor": Path("tests/data/tiny-trained"), "slow": Path("tests/data/slow-loop")}
+LOOPS = (1, 2, 3, 4, 6, 8, 12, 16)
+WINDOWS, CHOICES = 12, 10
+STEPS = 60
+LEARNED = ("int4", "int4-small")  # the recipes that are learned too; the others have too little to move, or no target
+
+
+@dataclass(frozen=True)
+class Point:
+    """One recipe and algorithm at one T. `cloze` of the fp32 model is in the points of the recipe "fp32"."""
+
+    recipe: str
+    algorithm: str
+    loops: int
+    kl: float
+    top1: float
+    cloze: float
+    state_error: float
+
+
+def recipes() -> list[Recipe]:
+    """The presets, and int4 with value embeddings, the largest part, in 3 and in 2 bits."""
+    base, found = load_recipe("int4"), [load_recipe(name) for name in ("int8", "int4", "int4-small")]
+    for bits in (3, 2):
+        rules = tuple(replace(rule, bits=bits) if rule.match == "value_embeds.*" else rule for rule in base.rules)
+        found.append(replace(base, name=f"int4, value tables int{bits}", rules=rules))
+    return found
+
+
+class Judge:
+    """The fp32 model's logits on windows (n, length + 1), and the wrong answers of the cloze."""
+
+    def __init__(self, model: Parcae, windows: Tensor, seed: int = 0) -> None:
+        self.model, self.inputs, self.targets = model, windows[:, :-1], windows[:, 1:]
+        self.states = states_at(model, self.inputs, LOOPS)
+        generator = torch.Generator().manual_seed(seed)
+        pool = windows.flatten()
+        places = torch.randint(0, len(pool), (*self.targets.shape, CHOICES - 1), generator=generator)
+        self.wrong = pool[places]
+
+    def measure(self, model: Parcae, recipe: str, algorithm: str) -> list[Point]:
+        """A point for each loop count."""
+        states, points = states_at(model, self.inputs, LOOPS), []
+        for loops in LOOPS:
+            expected = logits_of(self.model, self.states[loops], self.inputs)
+            logits = logits_of(model, states[loops], self.inputs)
+            d = compare(expected, logits, keep=self.model.config.vocab_size)
+            error = state_error(self.states[loops], states[loops])
+            points.append(Point(recipe, algorithm, loops, d.kl_mean, d.top1, self.cloze(logits), error))
+        return points
+
+    def cloze(self, logits: Tensor) -> float:
+        """Share of positions whose next token is likelier than all the wrong ones; equal tokens are no rivals."""
+        right = logits.gather(2, self.targets[..., None])
+        others = logits.gather(2, self.wrong)
+        others = others.masked_fill(self.wrong == self.targets[..., None], -torch.inf)
+        return float((right[..., 0] > others.amax(-1)).float().mean())
+
+
+def measure(name: str, steps: int, states: Path | None) -> tuple[Bench, list[Point]]:
+    """All points of a model; `states` is a folder for the runs of learned rounding."""
+    folder = MODELS[name]
+    bench = Bench.open(folder)
+    judge = Judge(bench.model, bench.reported[:WINDOWS] if len(bench.reported) >= WINDOWS else bench.windows[-WINDOWS:])
+    points = judge.measure(bench.model, "fp32", "")
+    tokenizer = TextTokenizer.load(folder)
+    windows = bench.text.windows(len(bench.text.ids) // 256, 255)
+    for recipe in recipes():
+        for algorithm in ("rtn", "gptq", "learned"):
+            if algorithm == "learned" and (not steps or recipe.name not in LEARNED):
+                continue
+            started = time.process_time()
+            state = None if states is None else states / f"{name}-{recipe.name}.state"
+            learning = Learning(steps or 1, state=state, first_token=None if tokenizer is None else tokenizer.bos)
+            text = windows if algorithm == "learned" else bench.calibration()
+            quantized = quantize_with(bench.model, recipe, algorithm, text, learning=learning)
+            points += judge.measure(quantized.model, recipe.name, algorithm)
+            spent = time.process_time() - started
+            print(f"{name}: {recipe.name}, {algorithm} ({spent:.0f} processor seconds)", file=sys.stderr, flush=True)
+    return bench, points
+
+
+def rows(points: Sequence[Point]) -> str:
+    """KL by T, its growth, and at T=8 top-1 and cloze beside the fp32 model's."""
+    plain = {point.loops: point.cloze for point in points if point.recipe == "fp32"}
+    lines = []
+    for recipe, algorithm in dict.fromkeys((p.recipe, p.algorithm) for p in points if p.recipe != "fp32"):
+        found = {p.loops: p for p in points if (p.recipe, p.algorithm) == (recipe, algorithm)}
+        kls = [f"{found[loops].kl:.5f}" for loops in LOOPS]
+        ends = [f"{found[loops].cloze - plain[loops]:+.2%}" for loops in (1, 8, 16)]
+        tops = [f"{found[loops].top1:.1%}" for loops in (1, 8, 16)]
+        lines.append([recipe, algorithm, *kls, f"{found[16].kl / found[4].kl:.3f}", " / ".join(tops), " / ".join(ends)])
+    heads = ["recipe", "algorithm", *(f"T={loops}" for loops in LOOPS), "T=16 / T=4"]
+    return table([*heads, "top-1 at T=1 / 8 / 16", f"cloze less fp32's ({plain[8]:.1%} at T=8)"], lines)
+
+
+def prediction(measured: dict[str, tuple[Bench, list[Point]]]) -> str:
+    """What poles and the measured contraction say that errors do from T=4 to T=16, and what they do.
+
+    An error d made at each loop by a map that shrinks distances by r adds up to d (1 - r^T) / (1 - r).
+    """
+    lines = []
+    for name, (bench, points) in measured.items():
+        decay = bench.model.transformer["adapter"].decay()
+        changes = state_changes(bench.model, bench.windows[:4, :-1], 16)
+        shrinks = [later / earlier for earlier, later in zip(changes, changes[1:], strict=False)]
+        measured_rate = sum(shrinks[2:7]) / len(shrinks[2:7])  # loops 4 to 9
+        said = [f"{grown(rate):.2f}" for rate in (max_decay(bench.model) or 0.0, float(decay.mean()), measured_rate)]
+        chosen = {p.loops: p for p in points if (p.recipe, p.algorithm) == ("int4", "gptq")}
+        found = [f"{chosen[16].state_error / chosen[4].state_error:.3f}", f"{chosen[16].kl / chosen[4].kl:.3f}"]
+        rates = [f"{max_decay(bench.model) or 0:.3f}, {float(decay.mean()):.3f}", f"{measured_rate:.3f}"]
+        lines.append([name, *rates, *said, *found])
+    said = ["greatest pole", "mean pole", "measured contraction"]
+    heads = ["model", "poles: greatest, mean", "contraction, loops 4 to 9", *(f"error x by {how}" for how in said)]
+    return table([*heads, "state error x, measured", "KL x, measured"], lines)
+
+
+def grown(rate: float) -> float:
+    """How much more error there is after 16 loops than after 4."""
+    return 4.0 if rate >= 1 else (1 - rate**16) / (1 - rate**4)
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m quantize.study.bits_and_loops", description=__doc__)
+    parser.add_argument("--models", default=",".join(MODELS), help=f"comma-separated: {', '.join(MODELS)}")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of learned rounding; 0 leaves it out")
+    parser.add_argument("--states", type=Path, help="folder for runs of learned rounding, made if need be")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    try:
+        names = options.models.split(",")
+        if unknown := [name for name in names if name not in MODELS]:
+            raise UsageError(f"--models {unknown[0]}: there are {', '.join(MODELS)}")
+        if not DOCUMENT.exists():
+            raise UsageError(f"{DOCUMENT} is not here; run this in the repository's root")
+        if options.states is not None:
+            options.states.mkdir(parents=True, exist_ok=True)
+        measured = {name: measure(name, options.steps, options.states) for name in names}
+        for name, (_, points) in measured.items():
+            _write(name, rows(points))
+        _write("prediction", prediction(measured))
+        draw({name: points for name, (_, points) in measured.items()}, DOCUMENT.with_suffix(".svg"))
+    except ParcaeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _write(name: str, content: str) -> None:
+    print(f"{name}\n\n{content}\n", flush=True)
+    DOCUMENT.write_text(replace_table(DOCUMENT.read_text(encoding="utf-8"), name, content), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

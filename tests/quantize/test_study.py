@@ -1,0 +1,69 @@
+"""What the study measures: windows that no choice looked at, the cloze, and the front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from parcae_mobile import Parcae
+from parcae_mobile.text import TokenText
+from quantize.study.bench import LENGTH, WINDOWS, reported_windows
+from quantize.study.bits_and_loops import Judge, Point, grown, recipes, rows
+from quantize.study.bits_plot import draw
+from quantize.study.front import on_front, variants
+
+
+def test_reported_windows_follow_those_of_all_other_tables() -> None:
+    size = LENGTH + 1
+    text = TokenText(torch.arange(size * (WINDOWS + 300)), "numbers")
+    starts = reported_windows(text)[:, 0] // size
+    assert len(starts) == 64 and int(starts.min()) > WINDOWS and int(starts.max()) > WINDOWS + 290
+    assert bool(((starts - WINDOWS) % 2 == 1).all())
+
+
+def test_a_model_is_no_distance_from_itself_and_the_cloze_counts_the_likeliest(small: Callable[..., Parcae]) -> None:
+    model = small()
+    judge = Judge(model, torch.randint(0, 60, (2, 17), generator=torch.Generator().manual_seed(1)))
+    points = judge.measure(model, "fp32", "")
+    assert [point.loops for point in points] == [1, 2, 3, 4, 6, 8, 12, 16]
+    assert all(point.kl == pytest.approx(0, abs=1e-9) and point.state_error == 0 for point in points)
+    sure = torch.zeros(2, 16, 64).scatter_(2, judge.targets[..., None], 9.0)
+    assert judge.cloze(sure) == 1.0 and judge.cloze(-sure) == 0.0
+
+
+def test_the_tables_and_the_picture_of_points(tmp_path: Path) -> None:
+    counts = (1, 2, 3, 4, 6, 8, 12, 16)
+    points = [Point("fp32", "", t, 0.0, 1.0, 0.8, 0.0) for t in counts]
+    points += [Point("int4", "gptq", t, 0.01 * t, 0.9, 0.79, 0.1) for t in counts]
+    text = rows(points)
+    assert "| int4 | gptq | 0.01000 |" in text and "| 4.000 |" in text and "-1.00%" in text and "fp32 |" not in text
+    for name in ("a.svg", "b.svg"):
+        draw({"one": points}, tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_errors_of_a_contracting_loop_settle_and_others_add_up() -> None:
+    assert grown(0.5) == pytest.approx((1 - 2**-16) / (1 - 2**-4)) and grown(1.0) == 4.0
+    assert 1 < grown(0.5) < grown(0.98) < 4
+
+
+def test_recipes_of_the_studies_differ_where_they_say() -> None:
+    assert [recipe.name for recipe in recipes()][3:] == ["int4, value tables int3", "int4, value tables int2"]
+    rule = recipes()[4].rule_for("value_embeds.0.weight")
+    assert rule is not None and (rule.bits, rule.group_size) == (2, 128)
+    found = list(variants())
+    assert len(found) == 18
+    for group, symmetric, eight, recipe in found:
+        fc = recipe.rule_for("transformer.core_block.0.mlp.fc.weight")
+        output = recipe.rule_for("transformer.core_block.0.attn.c_proj.weight")
+        assert fc is not None and output is not None
+        assert (fc.bits, fc.group_size, fc.symmetric) == (4, group, symmetric)
+        assert output.bits == (8 if "outputs" in eight else 4)
+
+
+def test_a_point_is_on_the_front_if_nothing_smaller_is_nearer() -> None:
+    found: list[tuple[float, float, list[str]]] = [(1.0, 0.3, []), (2.0, 0.2, []), (2.5, 0.25, [])]
+    assert [on_front(size, kl, found) for size, kl, _ in found] == [True, True, False]
