@@ -154,7 +154,7 @@ def test_options_reach_the_artifact(cli: Cli, mini: Path, tmp_path: Path) -> Non
     )
     manifest = read_manifest(Path(said["artifact"]))
     assert manifest.kv.context == 50 and manifest.max_loops == 3
-    assert set(manifest.kv.bytes_per_token) == {"1", "2"}
+    assert set(manifest.kv.bytes_per_token) == {"1", "2", "3"}
     assert {entry.bits for entry in manifest.quantization.tensors.values()} == {4, 8}
     assert "model.onnx" in manifest.files
     ran = cli("generate", said["artifact"], "--tokens", 45, "--prompt", "some words more")

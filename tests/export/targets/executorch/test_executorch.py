@@ -89,7 +89,7 @@ def artifact(trained: Parcae, tmp_path_factory: pytest.TempPathFactory) -> Calla
             folder = tmp_path_factory.mktemp(f"{preset}-{loops}")
             quantized = quantize_with(trained, load_recipe(preset), "rtn")
             if isinstance(loops, int):
-                report = write_static(quantized, folder, loops, CONTEXT, bos=0, eos=0)
+                report = write_static(quantized, folder, loops, CONTEXT, bos=0, stops=(0,))
             else:
                 report = write_dynamic(quantized, folder, 16, CONTEXT)
             made[preset, loops] = Artifact(folder, quantized, loops if isinstance(loops, int) else 16, report)
