@@ -22,6 +22,7 @@ from . import config_rules, gpt_config
 from .errors import ConfigError, UsageError
 from .json_file import read_object
 from .loops import LOOPS
+from .stage_names import LAYER_GROUPS
 
 RELEASED_SHAPES = ("parcae-140m", "parcae-370m", "parcae-770m", "parcae-1.3b")
 
@@ -254,7 +255,7 @@ def _check_consistency(config: ParcaeConfig) -> None:
         )
     if config.injection_type == "add" and state != width:
         raise ConfigError(f"injection_type = 'add' needs equal widths, not {width} and {state}")
-    for stage in ("prelude", "core_block", "coda"):
+    for stage in LAYER_GROUPS:
         values = config.kv_heads(stage) * config.head_width(stage)
         for index in range(config.layer_count(stage)):
             gate = config.has_value_gate(stage, index)

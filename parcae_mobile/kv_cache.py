@@ -20,8 +20,7 @@ from torch.nn import functional as F
 from .config import ParcaeConfig
 from .errors import PromptTooLongError, UsageError
 from .loops import KV_POLICIES, policy_slots
-
-STAGES = ("prelude", "core_block", "coda")
+from .stage_names import LAYER_GROUPS
 
 CacheScales = dict[str, list[tuple[float, float]]]  # by stage: the int8 scales of each layer's keys and values
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.int8}
@@ -164,7 +163,7 @@ class KVCache:
                 self.context,
                 config.head_width(stage),
             )
-            for stage in STAGES
+            for stage in LAYER_GROUPS
         }
         self.keys = {stage: torch.zeros(shape, dtype=dtype, device=device) for stage, shape in shapes.items()}
         self.values = {stage: torch.zeros(shape, dtype=dtype, device=device) for stage, shape in shapes.items()}

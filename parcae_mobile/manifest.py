@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import ChecksumError, ManifestError
+from .stage_names import LAYER_GROUPS
 
 LoopForm = Literal["stages", "scan", "while", "unrolled"]
 Compute = Literal["fp32", "fp16", "int8"]
@@ -35,7 +36,7 @@ def relative_path(path: str) -> str:
 
 
 def _by_stage(values: dict[str, int]) -> dict[str, int]:
-    if set(values) != {"prelude", "core_block", "coda"} or min(values.values()) < 0:
+    if set(values) != set(LAYER_GROUPS) or min(values.values()) < 0:
         raise ValueError("needs a count for each of prelude, core_block and coda")
     return values
 

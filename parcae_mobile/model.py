@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from .config import ParcaeConfig
 from .errors import PromptTooLongError, UsageError
 from .injection import build_injection
-from .kv_cache import STAGES, FullSequence, KVCache, Slot
+from .kv_cache import FullSequence, KVCache, Slot
 from .layers import Block, Linear, build_norm
 from .loops import check_loops
 from .rope import rope_table
+from .stage_names import LAYER_GROUPS
 
 
 class Parcae(nn.Module):
@@ -39,7 +40,7 @@ class Parcae(nn.Module):
         width = config.n_embd
         stages = {
             stage: nn.ModuleList(Block(config, stage, index) for index in range(config.layer_count(stage)))
-            for stage in STAGES
+            for stage in LAYER_GROUPS
         }
         project = Linear(config.recurrent_embedding_dimension, width, bias=config.bias)
         parts: dict[str, nn.Module] = {

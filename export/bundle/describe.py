@@ -27,8 +27,8 @@ from parcae_mobile.app_manifest import (
 from parcae_mobile.errors import InputError
 from parcae_mobile.loops import KV_BYTES
 from parcae_mobile.manifest import Manifest
+from parcae_mobile.stage_names import STAGES
 
-ROLES = {"prelude": "prelude", "core_block": "recur", "coda": "coda"}
 TOKENIZER = "tokenizer.json"
 RUNTIMES = {"onnx": "onnxruntime", "executorch": "executorch", "coreml": "iOS"}
 INSIDE = "executorch"  # keeps caches in the runtime's own buffers, which an app cannot copy
@@ -91,12 +91,9 @@ def graphs_of(manifest: Manifest) -> dict[str, Graph]:
     functions = functions_of(manifest)
     if manifest.loop_form == "stages":
         if not functions:
-            return {role: Graph(file=f"model_{role}.onnx") for role in ROLES.values()}
-        longer = {name.rpartition("_")[0]: name for name in functions if name not in ROLES.values()}
-        return {
-            role: Graph(file=functions[role], function=role, prefill_function=longer.get(role))
-            for role in ROLES.values()
-        }
+            return {role: Graph(file=f"model_{role}.onnx") for role in STAGES}
+        longer = {name.rpartition("_")[0]: name for name in functions if name not in STAGES}
+        return {role: Graph(file=functions[role], function=role, prefill_function=longer.get(role)) for role in STAGES}
     function = next(iter(functions), None)
     file = functions[function] if function is not None else next(iter(manifest.signature))
     if manifest.loops == "dynamic":
@@ -128,7 +125,7 @@ def cache_of(manifest: Manifest, host: Host) -> Cache:
             head_size=geometry.head_size[stage],
             slots=geometry.slots if stage == "core_block" else 1,
         )
-        for stage, role in ROLES.items()
+        for role, stage in STAGES.items()
     }
     return Cache(
         policy=manifest.kv.policy,

@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from parcae_mobile.kv_cache import STAGES, CacheScales, FullSequence, place
+from parcae_mobile.kv_cache import CacheScales, FullSequence, place
 from parcae_mobile.model import Parcae
+from parcae_mobile.stage_names import LAYER_GROUPS
 
 HEADROOM = 1.02  # later text may reach a little further before it is clipped
 
@@ -33,7 +34,7 @@ class _Watching(FullSequence):
 def measure_scales(model: Parcae, windows: Tensor, loops: int) -> CacheScales:
     """Run (n, length) ids through `loops` loops and read the extremes."""
     rope = model.rope[: windows.shape[1]] if model.config.rope_settings.use_rope else None
-    slots = {stage: [_Watching(rope) for _ in model.transformer[stage]] for stage in STAGES}
+    slots = {stage: [_Watching(rope) for _ in model.transformer[stage]] for stage in LAYER_GROUPS}
     injected, values = model.prelude(windows, slots["prelude"])
     state = model.zero_state(injected)
     for _ in range(loops):

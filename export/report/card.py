@@ -6,18 +6,18 @@ text = card(manifest, base_model="owner/name", licence="apache-2.0")
 from __future__ import annotations
 
 from export.report.page.clients import clients
-from export.report.page.page import TARGET_NAMES, measured_tables, verdict_lines
+from export.report.page.page import measured_tables, verdict_lines
 from export.report.page.subject import Subject
+from export.targets.registry import find_target
 from parcae_mobile.manifest import Manifest
 
 CARD = "README.md"
-LIBRARIES = {"onnx": "onnx", "executorch": "executorch", "coreml": "coreml"}
 
 
 def card(manifest: Manifest, base_model: str | None = None, licence: str | None = None) -> str:
     """Markdown. `base_model` is the checkpoint's hub id; without a `licence` the card says that it is not known."""
     subject = Subject(manifest)
-    lines = ["---", f"library_name: {LIBRARIES[manifest.target]}", "pipeline_tag: text-generation"]
+    lines = ["---", f"library_name: {manifest.target}", "pipeline_tag: text-generation"]
     if base_model is not None:
         lines += [f"base_model: {base_model}", "base_model_relation: quantized"]
     if licence is not None:
@@ -26,7 +26,7 @@ def card(manifest: Manifest, base_model: str | None = None, licence: str | None 
     lines += [
         f"# {manifest.artifact}",
         "",
-        f"{manifest.model} for {TARGET_NAMES[manifest.target]}: a looped language model whose recurrent block is "
+        f"{manifest.model} for {find_target(manifest.target).title}: a looped language model whose recurrent block is "
         f"stored once and run T times. Loops: {subject.loops} (trained at {manifest.trained_loops}). Weights "
         f"{manifest.quantization.recipe} ({manifest.quantization.algorithm}), activations {manifest.compute}, "
         f"{subject.total_bytes / 1e6:.2f} MB in all. KV cache {manifest.kv.policy}, {manifest.kv.dtype}, at most "

@@ -13,12 +13,12 @@ import numpy as np
 
 from parcae_mobile.errors import PromptTooLongError, UsageError
 from parcae_mobile.loops import check_loops, policy_slots
+from parcae_mobile.stage_names import LAYER_GROUPS
 
 if TYPE_CHECKING:
     from parcae_mobile.config import ParcaeConfig
     from parcae_mobile.manifest import Manifest
 
-STAGES = ("prelude", "core_block", "coda")
 StateCallback = Callable[[int, np.ndarray], None]  # loop (from 0), recurrent state (1, S, state width)
 
 
@@ -47,9 +47,9 @@ class CacheGeometry:
     ) -> CacheGeometry:
         """The geometry of a model's cache under a KV policy; `head_sizes` where a target pads heads."""
         return cls(
-            layers={stage: config.layer_count(stage) for stage in STAGES},
-            heads={stage: config.cached_heads(stage) for stage in STAGES},
-            head_size=head_sizes or {stage: config.head_width(stage) for stage in STAGES},
+            layers={stage: config.layer_count(stage) for stage in LAYER_GROUPS},
+            heads={stage: config.cached_heads(stage) for stage in LAYER_GROUPS},
+            head_size=head_sizes or {stage: config.head_width(stage) for stage in LAYER_GROUPS},
             slots=policy_slots(policy, max_loops),
             context=min(context or config.context, config.context),
             max_loops=max_loops,

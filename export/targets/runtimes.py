@@ -37,9 +37,9 @@ FLOORS = {
 
 
 def least_runtimes(target: str, portable: bool, kv_dtype: str) -> dict[str, Floor]:
-    """By runtime, the first row that holds."""
+    """By runtime, the first row that holds; empty for a target of which nothing was measured."""
     found: dict[str, Floor] = {}
-    for floor in FLOORS[target]:
+    for floor in FLOORS.get(target, ()):
         if floor.holds_for(portable, kv_dtype):
             found.setdefault(floor.runtime, floor)
     return found

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from parcae_mobile.errors import ToolMissingError
-from parcae_mobile.kv_cache import STAGES, place
+from parcae_mobile.kv_cache import place
 from parcae_mobile.model import Parcae
+from parcae_mobile.stage_names import LAYER_GROUPS
 
 MODEL = "model.onnx"
 
@@ -71,7 +72,7 @@ def empty_past(model: Parcae, loops: int, length: int = 0) -> list[Tensor]:
     times = {"prelude": 1, "core_block": loops, "coda": 1}
     shapes = [
         (1, config.cached_heads(stage), length, config.head_width(stage))
-        for stage in STAGES
+        for stage in LAYER_GROUPS
         for _ in range(config.layer_count(stage) * times[stage])
     ]
     return [torch.zeros(shape) for shape in shapes for _ in ("key", "value")]

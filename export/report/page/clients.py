@@ -27,7 +27,8 @@ def clients(manifest: Manifest) -> list[Client]:
         Client("parcae-export", f"parcae-export verify {manifest.artifact}", "sh", "files, poles and self-test"),
         Client("parcae-export", f'parcae-export generate {manifest.artifact} --loops {loops} --prompt "import "', "sh"),
     ]
-    return own + _BY_TARGET[manifest.target](manifest)
+    theirs = _BY_TARGET.get(manifest.target)
+    return own if theirs is None else own + theirs(manifest)
 
 
 def _onnx(manifest: Manifest) -> list[Client]:

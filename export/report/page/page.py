@@ -19,10 +19,10 @@ from jinja2 import Environment, StrictUndefined
 from export.report.page.clients import clients
 from export.report.page.plots import plots
 from export.report.page.subject import Subject
+from export.targets.registry import TARGETS
 from parcae_mobile.manifest import Manifest, Verdict
 
 REPORT = "report.html"
-TARGET_NAMES = {"onnx": "ONNX", "executorch": "ExecuTorch", "coreml": "Core ML"}
 _COLUMNS = (
     ("kl_mean", "mean KL", ".1e"),
     ("kl_p99", "99th percentile", ".1e"),
@@ -61,7 +61,7 @@ def render(subjects: Sequence[Subject]) -> str:
         title=title,
         subjects=subjects,
         plots=plots(subjects),
-        names=TARGET_NAMES,
+        titles={target.name: target.title for target in TARGETS.values()},
         verdicts=verdict_lines,
         measured=measured_tables,
         clients=clients,

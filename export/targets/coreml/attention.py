@@ -18,6 +18,7 @@ import numpy as np
 
 from export.targets.coreml.builder import FLOATS, MilWriter, Var, int32, join, pair_rotation
 from parcae_mobile.model import Parcae
+from parcae_mobile.stage_names import LAYER_GROUPS
 
 MASKED = -30000.0  # fp16 holds it, and exp of it is zero
 PARTS = {"fp16": 1, "fp32": 2}  # states of a cache by its type
@@ -140,7 +141,7 @@ def cache_shape(model: Parcae, loop_slots: int, context: int, dtype: str) -> tup
 
     `loop_slots` is how many loops have slots of their own.
     """
-    layers = {name: model.transformer[name] for name in ("prelude", "core_block", "coda")}
+    layers = {name: model.transformer[name] for name in LAYER_GROUPS}
     slots = sum(len(blocks) * (loop_slots if name == "core_block" else 1) for name, blocks in layers.items())
     attention = [block.attn for blocks in layers.values() for block in blocks]
     heads, size = max(a.cached_heads for a in attention), max(a.head_size for a in attention)

@@ -16,14 +16,16 @@ from export.targets.onnx.graph import ACCURACY_LEVELS
 from export.targets.onnx.shapes import padded_head
 from export.targets.registry import WriteOptions
 from parcae_mobile.config import ParcaeConfig
-from parcae_mobile.kv_cache import STAGES
 from parcae_mobile.loops import policy_slots
+from parcae_mobile.stage_names import LAYER_GROUPS
 from parcae_mobile.tokenizer import TextTokenizer
 
 
 def write_client_files(config: ParcaeConfig, folder: Path, options: WriteOptions) -> list[str]:
     """Write the files; returns their names, none where layers differ in their cache shapes (clients take one shape)."""
-    caches = {(config.cached_heads(stage), config.head_width(stage)) for stage in STAGES if config.layer_count(stage)}
+    caches = {
+        (config.cached_heads(stage), config.head_width(stage)) for stage in LAYER_GROUPS if config.layer_count(stage)
+    }
     if len(caches) > 1:
         return []
     size = config.head_size if options.portable else padded_head(config.head_size, config.rope_settings.use_rope)

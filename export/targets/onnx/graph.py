@@ -7,16 +7,17 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, ValueInfoProto, helper
 
-from export.targets.onnx.attention import MS
 from export.targets.onnx.shapes import padded_head
+from parcae_mobile.kv_cache import CacheScales
 from parcae_mobile.model import Parcae
+from parcae_mobile.stage_names import STAGES
 
+MS = "com.microsoft"  # the domain of onnxruntime's contributed operators
 WEIGHTS = "weights.data"
 OPSET = 23  # RMSNormalization
 PORTABLE_OPSET = 21  # blockwise DequantizeLinear
 IR_VERSION = 10
 ACCURACY_LEVELS = {"fp32": 1, "int8": 4}  # of MatMulNBits: what activations are computed in
-CACHE_STAGES = {"prelude": "prelude", "recur": "core_block", "coda": "coda"}  # a stage's name in the cache's contract
 FLOAT, INT64, INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
 
 
@@ -33,7 +34,7 @@ def declare(
     config = model.config
     width = config.recurrent_embedding_dimension
     if name.startswith(("past.", "present.")):
-        attention = model.transformer["core_block" if stage == "recur" else stage][int(name.split(".")[1])].attn
+        attention = model.transformer[STAGES[stage]][int(name.split(".")[1])].attn
         rope = config.rope_settings.use_rope
         size = padded_head(attention.head_size, rope) if pads_heads else attention.head_size
         shape = [1, attention.cached_heads, length, size]
@@ -54,6 +55,11 @@ def rename(info: ValueInfoProto, name: str) -> ValueInfoProto:
     """The same declaration under another name."""
     info.name = name
     return info
+
+
+def scales_of(kv_scales: CacheScales | None, stage: str) -> list[tuple[float, float]] | None:
+    """The int8 scales of a stage's keys and values, by layer; None where the cache is not int8."""
+    return None if kv_scales is None else kv_scales[STAGES[stage]]
 
 
 def save(graph: onnx.GraphProto, path: Path, contrib: bool = True) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from parcae_mobile.config import ParcaeConfig
+from parcae_mobile.stage_names import LAYER_GROUPS
 
 if TYPE_CHECKING:
     from export.targets.shapes import Asked
@@ -28,7 +29,7 @@ def padded_head(size: int, rope: bool) -> int:
 def head_sizes(config: ParcaeConfig) -> dict[str, int]:
     """Channels of a cached head by stage."""
     rope = config.rope_settings.use_rope
-    return {stage: padded_head(config.head_width(stage), rope) for stage in ("prelude", "core_block", "coda")}
+    return {stage: padded_head(config.head_width(stage), rope) for stage in LAYER_GROUPS}
 
 
 def block_columns(columns: int, group: int, gathered: bool = False) -> int:

@@ -13,17 +13,22 @@ the policy `full` a loop is a slot), in the order in which a token passes them; 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from export.stages import Stage, trace_stages
-from export.targets.onnx.graph import ACCURACY_LEVELS, CACHE_STAGES, WEIGHTS, declare, rename, save
-from export.targets.onnx.lowering import StageLowering, half_casts
+from export.targets.onnx.graph import ACCURACY_LEVELS, WEIGHTS, declare, rename, save, scales_of
+from export.targets.onnx.lowering import StageLowering
+from export.targets.onnx.nodes import half_casts
 from export.targets.onnx.portable.loop import BODY, scan_static
 from export.targets.onnx.portable.lowering import PortableLowering
 from export.targets.onnx.weights import WeightFile
+from parcae_mobile.config import ParcaeConfig
 from parcae_mobile.kv_cache import CacheScales
 from parcae_mobile.loops import policy_slots
 from quantize.apply import QuantizedModel
@@ -51,6 +56,9 @@ def write_static(
     return [*graphs.values(), WEIGHTS]
 
 
+Initializers = dict[str, TensorProto]
+
+
 class _Composer:
     """Unrolled graphs of one model over one weights file."""
 
@@ -68,69 +76,102 @@ class _Composer:
 
     def graph(self, loops: int, last_logits: bool, slots: int) -> GraphProto:
         """The graph of one loop count, with `slots` cache slots for each recurrent layer."""
-        model, config = self.quantized.model, self.quantized.model.config
-        prelude, recurrent = config.n_layers_in_prelude, config.n_layers_in_recurrent_block
-        initializers: dict[str, TensorProto] = {}
-        nodes = self._lower(initializers, "prelude", "prelude/", 0, {})
-        if self.portable:
-            nodes += scan_static(
-                model,
-                self.stages["recur"],
-                self.weights,
-                initializers,
-                loops,
-                lambda names: self._lower(initializers, "recur", BODY, 0, names),
-            )
-        else:
-            for loop in range(loops):
-                slot, prefix = min(loop, slots - 1), f"loop{loop}/"
-                names = {"state": f"state.{loop}", "next_state": f"state.{loop + 1}"}
-                if loop + 1 < loops and min(loop + 1, slots - 1) == slot:
-                    names |= {value: prefix + value for value in _caches(self.stages["recur"], "present.")}
-                nodes += self._lower(initializers, "recur", prefix, prelude + slot * recurrent, names)
-        coda = {"state": f"state.{loops}"} | ({} if last_logits else {"positions": ""})
-        nodes += self._lower(initializers, "coda", "coda/", prelude + slots * recurrent, coda)
-        placed = [("prelude", 0), *(("recur", prelude + slot * recurrent) for slot in range(slots))]
-        placed.append(("coda", prelude + slots * recurrent))
+        model = self.quantized.model
+        initializers: Initializers = {}
+        first = _FirstLayers.of(model.config, slots)
+        nodes = self._lower(initializers, "prelude", "prelude/", first.prelude)
+        nodes += self._scanned(initializers, loops) if self.portable else self._repeated(initializers, loops, first)
+        nodes += self._lower(
+            initializers, "coda", "coda/", first.coda, {"state": f"state.{loops}"}, all_positions=not last_logits
+        )
+        width = model.config.recurrent_embedding_dimension
+        leading = _leading_nodes(initializers, self.weights, width, last_logits)
+        inner = [node for outer in nodes for attribute in outer.attribute for node in attribute.g.node]
+        casts = half_casts(initializers, [*nodes, *inner])
+        inputs, outputs = self._ports(first, last_logits)
+        return helper.make_graph([*casts, *leading, *nodes], "parcae", inputs, outputs, list(initializers.values()))
 
-        def declared(prefix: str, length: str) -> list[ValueInfoProto]:
-            int8 = self.kv_scales is not None
+    def _repeated(self, initializers: Initializers, loops: int, first: _FirstLayers) -> list[NodeProto]:
+        """The recurrent block's nodes `loops` times; of loops that share a slot the last one gives its presents."""
+        nodes = []
+        for loop in range(loops):
+            slot, prefix = first.slot_of(loop), f"loop{loop}/"
+            names = {"state": f"state.{loop}", "next_state": f"state.{loop + 1}"}
+            if loop + 1 < loops and first.slot_of(loop + 1) == slot:
+                names |= {value: prefix + value for value in _caches(self.stages["recur"], "present.")}
+            nodes += self._lower(initializers, "recur", prefix, first.recurrent[slot], names)
+        return nodes
+
+    def _scanned(self, initializers: Initializers, loops: int) -> list[NodeProto]:
+        def lower(names: dict[str, str]) -> list[NodeProto]:
+            return self._lower(initializers, "recur", BODY, 0, names)
+
+        return scan_static(self.quantized.model, self.stages["recur"], self.weights, initializers, loops, lower)
+
+    def _ports(self, first: _FirstLayers, last_logits: bool) -> tuple[list[ValueInfoProto], list[ValueInfoProto]]:
+        """The graph's inputs and outputs."""
+        model, int8 = self.quantized.model, self.kv_scales is not None
+        placed = [("prelude", first.prelude), *(("recur", layer) for layer in first.recurrent), ("coda", first.coda)]
+
+        def caches(prefix: str, length: str) -> list[ValueInfoProto]:
             return [
                 rename(
                     declare(model, name, value, length, int8_cache=int8, pads_heads=not self.portable),
-                    _numbered(value, first),
+                    _numbered(value, layer),
                 )
-                for name, first in placed
+                for name, layer in placed
                 for value in _caches(self.stages[name], prefix)
             ]
 
-        int64, float32 = TensorProto.INT64, TensorProto.FLOAT
         inputs = [
-            helper.make_tensor_value_info("input_ids", int64, [1, "sequence"]),
-            helper.make_tensor_value_info("attention_mask", int64, [1, "total"]),
-            *declared("past.", "past"),
+            helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, "sequence"]),
+            helper.make_tensor_value_info("attention_mask", TensorProto.INT64, [1, "total"]),
+            *caches("past.", "past"),
         ]
-        rows: int | str = 1 if last_logits else "sequence"
-        logits = helper.make_tensor_value_info("logits", float32, [1, rows, config.padded_vocab_size])
-        leading = _leading_nodes(initializers, self.weights, config.recurrent_embedding_dimension, last_logits)
-        outputs = [logits, *declared("present.", "total" if self.portable else "present")]
-        inner = [node for outer in nodes for attribute in outer.attribute for node in attribute.g.node]
-        casts = half_casts(initializers, [*nodes, *inner])
-        return helper.make_graph([*casts, *leading, *nodes], "parcae", inputs, outputs, list(initializers.values()))
+        shape = [1, 1 if last_logits else "sequence", model.config.padded_vocab_size]
+        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)
+        return inputs, [logits, *caches("present.", "total" if self.portable else "present")]
 
     def _lower(
-        self, initializers: dict[str, TensorProto], name: str, prefix: str, first_layer: int, names: dict[str, str]
+        self,
+        initializers: Initializers,
+        name: str,
+        prefix: str,
+        first_layer: int,
+        names: Mapping[str, str] = MappingProxyType({}),
+        all_positions: bool = False,
     ) -> list[NodeProto]:
         stage = self.stages[name]
         numbered = {value: _numbered(value, first_layer) for value in (*stage.inputs, *stage.outputs)}
-        given = {value: target for value, target in numbered.items() if target != value} | names
-        scales = self.kv_scales[CACHE_STAGES[name]] if self.kv_scales is not None else None
-        common = (stage, self.quantized, self.weights, initializers, self.level, prefix, given, scales)
+        arguments = (stage, self.quantized, self.weights, initializers, self.level)
+        options: dict[str, Any] = {
+            "prefix": prefix,
+            "names": {value: target for value, target in numbered.items() if target != value} | dict(names),
+            "kv_scales": scales_of(self.kv_scales, name),
+            "all_positions": all_positions,
+        }
         if not self.portable:
-            return StageLowering(*common).run()
+            return StageLowering(*arguments, **options).run()
         scanned = name == "recur"
         private = BODY if scanned else ""
-        return PortableLowering(*common, growing=True, chunks_only=scanned, private=private).run()
+        return PortableLowering(*arguments, growing=True, chunks_only=scanned, private=private, **options).run()
+
+
+@dataclass(frozen=True)
+class _FirstLayers:
+    """Where the layers of each stage, and of each slot of the recurrent one, begin among those that a client counts."""
+
+    prelude: int
+    recurrent: tuple[int, ...]  # by slot
+    coda: int
+
+    @classmethod
+    def of(cls, config: ParcaeConfig, slots: int) -> _FirstLayers:
+        before, layers = config.n_layers_in_prelude, config.n_layers_in_recurrent_block
+        return cls(0, tuple(before + slot * layers for slot in range(slots)), before + slots * layers)
+
+    def slot_of(self, loop: int) -> int:
+        return min(loop, len(self.recurrent) - 1)
 
 
 def _caches(stage: Stage, prefix: str) -> list[str]:
@@ -138,7 +179,7 @@ def _caches(stage: Stage, prefix: str) -> list[str]:
 
 
 def _leading_nodes(
-    initializers: dict[str, TensorProto], weights: WeightFile, state_width: int, last_logits: bool
+    initializers: Initializers, weights: WeightFile, state_width: int, last_logits: bool
 ) -> list[NodeProto]:
     """`total` from the mask, the zero state, and the positions whose logits are given."""
 

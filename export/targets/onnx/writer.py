@@ -19,8 +19,9 @@ from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 
 from export.stages import trace_stages
 from export.targets.onnx.clients import write_client_files
-from export.targets.onnx.graph import ACCURACY_LEVELS, CACHE_STAGES, WEIGHTS, declare, save
-from export.targets.onnx.lowering import StageLowering, half_casts
+from export.targets.onnx.graph import ACCURACY_LEVELS, WEIGHTS, declare, save, scales_of
+from export.targets.onnx.lowering import StageLowering
+from export.targets.onnx.nodes import half_casts
 from export.targets.onnx.portable.lowering import COLUMNS, PortableLowering
 from export.targets.onnx.scan import write_scan
 from export.targets.onnx.static import write_static
@@ -38,8 +39,16 @@ def write(quantized: QuantizedModel, folder: Path, options: WriteOptions) -> Non
     """Write the graphs of `options.loop_form` and the weights file."""
     if options.loop_form == "unrolled":
         graphs = options.graphs or {int(options.loops): "model.onnx"}
-        given = (options.compute, options.last_logits, options.kv_scales, options.portable, options.kv_policy)
-        write_static(quantized, folder, graphs, *given)
+        write_static(
+            quantized,
+            folder,
+            graphs,
+            compute=options.compute,
+            last_logits=options.last_logits,
+            kv_scales=options.kv_scales,
+            portable=options.portable,
+            kv_policy=options.kv_policy,
+        )
         write_client_files(quantized.model.config, folder, options)
     elif options.portable:
         write_stages(quantized, folder, options.compute, options.kv_scales, PortableLowering)
@@ -71,7 +80,7 @@ def read_injection(folder: Path) -> StoredInjection | None:
 
     Raises `InputError` if another operator does, or if two graphs of the folder consume different ones.
     """
-    found: dict[str, np.ndarray] = {}
+    consumed: dict[str, np.ndarray] = {}
     for path in sorted(folder.glob("model*.onnx")):
         graph = _graph(path)
         stored = {tensor.name: tensor for tensor in graph.initializer}
@@ -86,12 +95,12 @@ def read_injection(folder: Path) -> StoredInjection | None:
                             f"{path}: {name} is consumed by {node.op_type}; the artifact is not one of ours"
                         )
                     array = numpy_helper.to_array(stored[name], base_dir=str(folder))
-                    held = array.T if portable else array
-                    if not np.array_equal(found.setdefault(role, held), held):
+                    matrix = array.T if portable else array
+                    if not np.array_equal(consumed.setdefault(role, matrix), matrix):
                         raise InputError(f"{path}: {name} is not what another graph of {folder} consumes")
-    if set(found) != {"decay", "dt", "B"}:
+    if set(consumed) != {"decay", "dt", "B"}:
         return None
-    return StoredInjection(*(torch.from_numpy(found[role].copy()) for role in ("decay", "dt", "B")))
+    return StoredInjection(*(torch.from_numpy(consumed[role].copy()) for role in ("decay", "dt", "B")))
 
 
 def _graph(path: Path) -> onnx.GraphProto:
@@ -113,7 +122,7 @@ def write_stages(
     names = []
     for name, stage in trace_stages(quantized.model).items():
         initializers: dict[str, TensorProto] = {}
-        scales = kv_scales[CACHE_STAGES[name]] if kv_scales is not None else None
+        scales = scales_of(kv_scales, name)
         level = ACCURACY_LEVELS[compute]
         nodes = lowering(stage, quantized, weights, initializers, level, kv_scales=scales).run()
         inputs, outputs = (

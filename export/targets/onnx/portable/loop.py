@@ -39,7 +39,7 @@ def scan_static(
     nodes = [helper.make_node("Unsqueeze", [f"{BODY}slice.{v}", axis], [BODY + v]) for v in pasts]
     nodes += lower({v: BODY + v for v in (*pasts, *presents, "state", "next_state")})
     nodes += [helper.make_node("Squeeze", [BODY + v, axis], [f"{BODY}slice.{v}"]) for v in presents]
-    held = [initializers.pop(name) for name in list(initializers) if name.startswith(BODY)]
+    private = [initializers.pop(name) for name in list(initializers) if name.startswith(BODY)]
 
     def port(value: str, name: str, length: str) -> ValueInfoProto:
         declared = declare(model, "recur", value, length, pads_heads=False)
@@ -53,7 +53,7 @@ def scan_static(
         "recurrent_block",
         [port("state", f"{BODY}state", ""), *(port(v, f"{BODY}slice.{v}", "past") for v in pasts)],
         [port("next_state", f"{BODY}next_state", ""), *(port(v, f"{BODY}slice.{v}", "sequence") for v in presents)],
-        initializer=held,
+        initializer=private,
     )
     joined = [helper.make_node("Concat", _flat(model, v, loops), [f"joined.{v}"], axis=0) for v in pasts]
     scan = helper.make_node(

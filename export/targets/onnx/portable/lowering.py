@@ -17,7 +17,7 @@ import torch
 from onnx import TensorProto
 
 from export.targets.onnx.lowering import StageLowering
-from export.targets.onnx.portable.attention import cached_attention
+from export.targets.onnx.portable.attention import PortableAttention
 from parcae_mobile.errors import ToolMissingError
 from quantize.tensor import QuantizedTensor
 
@@ -38,11 +38,14 @@ class PortableLowering(StageLowering):
     pads_heads = False
 
     def __init__(
-        self, *given: Any, growing: bool = False, chunks_only: bool = False, private: str = "", **more: Any
+        self, *stage: Any, growing: bool = False, chunks_only: bool = False, private: str = "", **options: Any
     ) -> None:
-        super().__init__(*given, **more)
-        self.growing, self.chunks_only, self.private = growing, chunks_only, private
-        self.shared: dict[str, str] = {}  # values that all layers of the stage use: mask, positions, rotation
+        if options.get("kv_scales") is not None:
+            raise ToolMissingError(
+                "--portable has no int8 cache: standard attention cannot read it; use --kv-dtype fp32"
+            )
+        super().__init__(*stage, **options)
+        self.private, self.portable_attention = private, PortableAttention(self, growing, chunks_only)
 
     def _call(self, node: Any) -> None:
         handler = _PORTABLE.get(node.target)
@@ -53,7 +56,7 @@ class PortableLowering(StageLowering):
 
     def linear(self, node: Any) -> str:
         x, weight = self.operand(node.args[0]), node.args[1]
-        name = self._canonical(self.parameters[weight])
+        name = self.canonical(self.parameters[weight])
         tensor = self.quantized.tensors.get(name)
         if tensor is None:
             out = self.emit("MatMul", [x, self.weight(weight, transposed, COLUMNS)])
@@ -68,7 +71,7 @@ class PortableLowering(StageLowering):
     def embedding(self, node: Any) -> str:
         """Rows of a table. The tied table is read by columns of the head's matrix, so that it is stored once."""
         weight, ids = node.args[0], self.reshape(self.operand(node.args[1]), [-1])
-        name = self._canonical(self.parameters[weight])
+        name = self.canonical(self.parameters[weight])
         tied = self.quantized.model.config.tie_embeddings and name == TABLE
         tensor = self.quantized.tensors.get(name)
         if tensor is None:
@@ -77,7 +80,7 @@ class PortableLowering(StageLowering):
         else:
             check_portable(name, tensor)
             rows = self._quantized_rows(name, tensor, ids, tied)
-        return self.reshape(rows, [1, -1, self._tensor(weight).shape[1]])
+        return self.reshape(rows, [1, -1, self.tensor(weight).shape[1]])
 
     def _quantized_rows(self, name: str, tensor: QuantizedTensor, ids: str, tied: bool) -> str:
         """(ids, groups, group size) fp32.
@@ -192,5 +195,5 @@ _PORTABLE: dict[Any, Callable[[PortableLowering, Any], Any]] = {
     aten.linear.default: PortableLowering.linear,
     aten.embedding.default: PortableLowering.embedding,
     aten.rms_norm.default: PortableLowering.rms_norm,
-    torch.ops.parcae.cached_attention.default: cached_attention,
+    torch.ops.parcae.cached_attention.default: lambda low, node: low.portable_attention.lower(node),
 }

@@ -17,6 +17,7 @@ import numpy as np
 from export.targets.host import CacheGeometry, Chunk, Host
 from export.targets.onnx.runtime.mapped_file import give_back_heap, give_back_pages
 from parcae_mobile.errors import ToolMissingError, UsageError
+from parcae_mobile.stage_names import STAGES
 
 try:
     import onnxruntime as ort
@@ -28,7 +29,6 @@ from export.targets.onnx.runtime.buffers import Bound, Buffers
 LEAST_CAPACITY = 256  # tokens that the caches hold at first
 GIVE_BACK_EVERY = 64  # decoded tokens between two times that pages of the weights file are given back
 WEIGHTS = "weights.data"
-STAGES = {"prelude": "prelude", "recur": "core_block", "coda": "coda"}  # a graph's name and its layers'
 
 
 class Workspace:
