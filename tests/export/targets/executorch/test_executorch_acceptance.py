@@ -41,7 +41,7 @@ def quantized(request: pytest.FixtureRequest) -> QuantizedModel:
 def test_unrolled_programs_pass_the_gate_hold_the_recipes_integers_and_run_in_the_stock_runner(
     tmp_path: Path, quantized: QuantizedModel, loops: int
 ) -> None:
-    delegation = write_static(quantized, tmp_path, loops, CONTEXT, bos=0, eos=0)
+    delegation = write_static(quantized, tmp_path, loops, CONTEXT, bos=0, stops=(0,))
     judge("static", quantized, tmp_path, loops, (loops,), delegation)
     same = [agreement(tmp_path / MODEL, quantized.model, prompt, loops) for prompt in ascii_prompts(quantized, loops)]
     print(f"acceptance: stock runner {quantized.recipe.name} T={loops}: greedy tokens equal {same} of 64")
