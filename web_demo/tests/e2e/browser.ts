@@ -95,7 +95,7 @@ export class Visit {
   ) {}
 
   static async open(context: BrowserContext, url: string): Promise<Visit> {
-    context.setDefaultTimeout(60_000);
+    context.setDefaultTimeout(300_000);
     const page = await context.newPage();
     const visit = new Visit(context, page);
     context.on("request", (request) => {
