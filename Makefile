@@ -48,7 +48,9 @@ suite: $(SETUP)
 	$(BIN)/pytest -n 2 --dist loadfile
 
 # The Android app's Kotlin on the JVM, against the desktop's onnxruntime; says what it did not run where Java or Maven is missing.
-test-android: $(SETUP)
+ANDROID_MODELS := $(addprefix build/app/,exact/parcae-tiny-onnx-dynamic-int4 shared/parcae-tiny-onnx-dynamic-fp32 \
+	full/parcae-tiny-onnx-dynamic-fp32)
+test-android: $(SETUP) $(ANDROID_MODELS)
 	$(BIN)/python android_demo/tools/check.py
 
 # The full matrix of forms, presets and loop counts: minutes, not part of `make test`.

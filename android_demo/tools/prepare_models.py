@@ -1,9 +1,9 @@
-"""Exports the models that the app is tested with, bundles them, and writes this repository's own answers beside them.
+"""Puts the models that the app is tested with into its folder, and this repository's own answers beside them.
 
-    python android_demo/tools/prepare_models.py            # android_demo/build/models/; again only if sources change
+    make app-artifacts && python android_demo/tools/prepare_models.py      # android_demo/build/models/
 
 `parcae-tiny` is what the APK carries: int4 weights, activations in fp32, so that greedy tokens are the same on every
-device.
+device. It is done again only where an artifact changed.
 """
 
 from __future__ import annotations
@@ -16,43 +16,35 @@ from pathlib import Path
 
 DEMO = Path(__file__).resolve().parent.parent
 ROOT = DEMO.parent
-MODELS, ARTIFACTS = DEMO / "build" / "models", DEMO / "build" / "artifacts"
+MODELS, ARTIFACTS = DEMO / "build" / "models", ROOT / "build" / "app"
 STAMP = MODELS / ".sources"
-# Name in the app: arguments of the export. Gates are run for the one that is shipped; tests judge the others.
+# Name in the app: an artifact of `make app-artifacts`.
 WANTED = {
-    "parcae-tiny": ["--quant", "int4", "--compute", "fp32"],
-    "parcae-tiny-fp32-shared": ["--quant", "fp32", "--kv", "shared", "--no-verify"],
-    "parcae-tiny-fp32-full": ["--quant", "fp32", "--kv", "full", "--no-verify"],
+    "parcae-tiny": "exact/parcae-tiny-onnx-dynamic-int4",
+    "parcae-tiny-fp32-shared": "shared/parcae-tiny-onnx-dynamic-fp32",
+    "parcae-tiny-fp32-full": "full/parcae-tiny-onnx-dynamic-fp32",
 }
 
 
 def sources() -> str:
-    """SHA-256 over everything that decides what an export holds."""
-    digest = hashlib.sha256()
-    for package in ("parcae_mobile", "quantize", "export", "android_demo/tools"):
-        for path in sorted((ROOT / package).rglob("*")):
-            if path.is_file() and path.suffix != ".pyc":
-                digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()
+    """SHA-256 over everything that decides what the app's folder holds."""
+    paths = [ARTIFACTS / artifact / "manifest.json" for artifact in WANTED.values()]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise SystemExit(f"{missing[0].parent} is missing: run make app-artifacts")
+    paths += sorted((ROOT / "export" / "bundle").glob("*.py")) + sorted((DEMO / "tools").glob("*.py"))
+    paths += [ROOT / "parcae_mobile" / "app_manifest.py"]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
-def command(*arguments: str) -> None:
-    """Run parcae-export of this environment."""
+def prepare(name: str, artifact: Path) -> None:
+    """One model: bundled, and the answers to it."""
     tool = Path(sys.executable).with_name("parcae-export")
-    subprocess.run([str(tool), *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-
-
-def prepare(name: str, arguments: list[str]) -> None:
-    """One model: export, bundle, answers."""
-    out = ARTIFACTS / name
-    shutil.rmtree(out, ignore_errors=True)
-    command("--target", "onnx", "--loops", "dynamic", *arguments, "--out", str(out), "--threads", "1", "--quiet")
-    artifact = next(out.iterdir())
-    command("bundle", str(artifact), "--app", str(MODELS), "--platform", "android", "--name", name, "--threads", "1")
-    answers = subprocess.run(
-        [sys.executable, str(DEMO / "tools" / "answers.py"), str(artifact)], cwd=ROOT, check=True, capture_output=True
-    )
-    (MODELS / f"{name}.answers.json").write_bytes(answers.stdout)
+    put = ["bundle", str(artifact), "--app", str(MODELS), "--platform", "android", "--name", name, "--threads", "1"]
+    subprocess.run([str(tool), *put], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    answers = [sys.executable, str(DEMO / "tools" / "answers.py"), str(artifact)]
+    told = subprocess.run(answers, cwd=ROOT, check=True, capture_output=True).stdout
+    (MODELS / f"{name}.answers.json").write_bytes(told)
 
 
 def main() -> None:
@@ -61,9 +53,8 @@ def main() -> None:
         return
     shutil.rmtree(MODELS, ignore_errors=True)
     MODELS.mkdir(parents=True)
-    for name, arguments in WANTED.items():
-        print(f"android: preparing {name}", flush=True)
-        prepare(name, arguments)
+    for name, artifact in WANTED.items():
+        prepare(name, ARTIFACTS / artifact)
     STAMP.write_text(key)
 
 

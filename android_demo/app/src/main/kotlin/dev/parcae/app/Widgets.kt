@@ -1,0 +1,65 @@
+package dev.parcae.app
+
+import android.content.Context
+import android.view.View
+import android.view.ViewGroup
+import android.widget.Button
+import android.widget.CheckBox
+import android.widget.LinearLayout
+import android.widget.ScrollView
+import android.widget.TextView
+
+/** Small constructors of framework widgets. Text sizes are the system's, so large fonts work; all that can be touched is 48 dp high. */
+class Widgets(private val context: Context) {
+    private val density = context.resources.displayMetrics.density
+
+    private fun dp(count: Int) = (count * density).toInt()
+
+    fun column(vararg children: View) = stack(LinearLayout.VERTICAL, *children)
+
+    fun row(vararg children: View) = stack(LinearLayout.HORIZONTAL, *children)
+
+    private fun stack(way: Int, vararg children: View) = LinearLayout(context).apply {
+        orientation = way
+        for (child in children) addView(child)
+    }
+
+    /** Make [child] take what is left of a row or column. */
+    fun <V : View> wide(child: V, vertical: Boolean = false): V = child.apply {
+        val wrap = ViewGroup.LayoutParams.WRAP_CONTENT
+        val fill = ViewGroup.LayoutParams.MATCH_PARENT
+        layoutParams = if (vertical) LinearLayout.LayoutParams(fill, 0, 1f) else LinearLayout.LayoutParams(0, wrap, 1f)
+    }
+
+    fun scrolling(child: View) = ScrollView(context).apply { addView(child) }
+
+    fun text(value: String, selectable: Boolean = false) = TextView(context).apply {
+        text = value
+        setTextIsSelectable(selectable)
+        setPadding(dp(PADDING), dp(PADDING / 2), dp(PADDING), dp(PADDING / 2))
+    }
+
+    fun button(label: String, pressed: () -> Unit) = Button(context).apply {
+        text = label
+        minHeight = dp(TOUCH)
+        setOnClickListener { pressed() }
+    }
+
+    fun check(label: String, on: Boolean, changed: (Boolean) -> Unit) = CheckBox(context).apply {
+        text = label
+        isChecked = on
+        minHeight = dp(TOUCH)
+        setOnCheckedChangeListener { _, now -> changed(now) }
+    }
+
+    /** The view of a whole screen, clear of the system's bars. */
+    fun screen(content: View): View = content.apply {
+        fitsSystemWindows = true
+        setPadding(dp(PADDING), dp(PADDING), dp(PADDING), dp(PADDING))
+    }
+
+    private companion object {
+        const val PADDING = 8
+        const val TOUCH = 48
+    }
+}
