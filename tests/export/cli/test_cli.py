@@ -310,7 +310,7 @@ def test_doctor_tries_the_runtime_that_it_names(cli: Cli, monkeypatch: pytest.Mo
     assert "executed by" not in found["detail"] and "pip install" in found["detail"]
 
 
-@pytest.mark.parametrize("context", [16, 3])
+@pytest.mark.parametrize("context", [16])
 def test_an_artifact_of_a_short_context_passes_its_own_self_test(
     cli: Cli, mini: Path, text: Path, context: int, tmp_path: Path
 ) -> None:
