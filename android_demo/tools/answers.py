@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from export.run.generation import prefill
 from export.targets.host import Host
 from export.targets.registry import find_target, load_host
 from parcae_mobile.manifest import read_manifest
@@ -28,7 +27,7 @@ TOKENS = 64
 def answer(host: Host, given: Sequence[int], loops: int, threshold: float, count: int) -> dict[str, Any]:
     """`count` greedy tokens after `given`, and the loops that each of them took."""
     start = host.length
-    row, tokens, used = prefill(host, list(given), loops), list[int](), list[int]()
+    row, tokens, used = host.prefill(list(given), loops), list[int](), list[int]()
     for place in range(count):
         tokens.append(int(row.argmax()))
         used.append(host.loops_used)
