@@ -84,7 +84,7 @@ def hold_back(windows: Tensor) -> tuple[Tensor, Tensor]:
 def loop_range(reference: Parcae, windows: Tensor) -> tuple[int, int]:
     """Loop counts to train at: from 2 to the loop that changes the state by less than `SETTLED`, or to all.
 
-    Beyond it the state, and the error in it, hardly move (docs/bits-and-loops.md).
+    Beyond it the state, and the error in it, hardly move.
     """
     most = calibration_loops(reference)
     changes = state_changes(reference, windows, most)

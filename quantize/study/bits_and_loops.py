@@ -1,6 +1,6 @@
 """Bits against loops: how the error of a quantized looped model changes with T, and what its poles say about that.
 
-    python -m quantize.study.bits_and_loops                # rewrites the tables and picture of docs/bits-and-loops.md
+    python -m quantize.study.bits_and_loops                # a page and a picture in build/bits-and-loops
     python -m quantize.study.bits_and_loops --steps 200 --keep build/bits    # with learned rounding; can go on
 
 KL and top-1 agreement against the fp32 model at the same T, and a cloze score: how often the token that follows in the
@@ -37,9 +37,9 @@ from ..learning_run import Learning
 from ..recipe import Recipe, assign_rules, load_recipe
 from .bench import LENGTH, Bench
 from .bits_plot import draw
-from .markdown import replace_table, table
+from .markdown import table
 
-DOCUMENT = Path("docs/bits-and-loops.md")
+OUT = Path("build/bits-and-loops")
 MODELS = {"embedded": EMBEDDED_MODEL, "floor": Path("tests/data/tiny-trained"), "slow": Path("tests/data/slow-loop")}
 LOOPS = (1, 2, 4, 8, 12, 16)
 WINDOWS, CHOICES = 8, 10
@@ -170,6 +170,14 @@ def prediction(measured: dict[str, tuple[Bench, list[Point]]]) -> str:
     return table([*heads, "state error x, measured", "KL x, measured"], lines)
 
 
+def page(measured: dict[str, tuple[Bench, list[Point]]]) -> str:
+    """Markdown of all tables."""
+    parts = ["# Bits and loops", "![KL against loops](bits-and-loops.svg)"]
+    for name, (_, points) in measured.items():
+        parts += [f"## {name}", rows(points)]
+    return "\n\n".join([*parts, "## Do the poles predict it?", prediction(measured)]) + "\n"
+
+
 def grown(rate: float) -> float:
     """How much more error there is after 16 loops than after 4."""
     return 4.0 if rate >= 1 else (1 - rate**16) / (1 - rate**4)
@@ -180,6 +188,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m quantize.study.bits_and_loops", description=__doc__)
     parser.add_argument("--models", default=",".join(MODELS), help=f"comma-separated: {', '.join(MODELS)}")
     parser.add_argument("--steps", type=int, default=0, help="of learned rounding; 0 leaves it out")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the page and the picture")
     parser.add_argument("--keep", type=Path, help="folder for what was measured and for learned runs, made if need be")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -187,24 +196,20 @@ def main() -> int:
         names = options.models.split(",")
         if unknown := [name for name in names if name not in MODELS]:
             raise UsageError(f"--models {unknown[0]}: there are {', '.join(MODELS)}")
-        if not DOCUMENT.exists():
-            raise UsageError(f"{DOCUMENT} is not here; run this in the repository's root")
+        if missing := [name for name in names if not MODELS[name].is_dir()]:
+            raise UsageError(f"{MODELS[missing[0]]} is not here; run this in the repository's root")
         if options.keep is not None:
             options.keep.mkdir(parents=True, exist_ok=True)
         measured = {name: measure(name, options.steps, options.keep) for name in names}
-        for name, (_, points) in measured.items():
-            _write(name, rows(points))
-        _write("prediction", prediction(measured))
-        draw({name: points for name, (_, points) in measured.items()}, DOCUMENT.with_suffix(".svg"))
+        options.out.mkdir(parents=True, exist_ok=True)
+        draw({name: points for name, (_, points) in measured.items()}, options.out / "bits-and-loops.svg")
+        text = page(measured)
+        (options.out / "bits-and-loops.md").write_text(text, encoding="utf-8")
+        print(text)
     except ParcaeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
-
-
-def _write(name: str, content: str) -> None:
-    print(f"{name}\n\n{content}\n", flush=True)
-    DOCUMENT.write_text(replace_table(DOCUMENT.read_text(encoding="utf-8"), name, content), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from pathlib import Path
 from parcae_mobile.tokenizer import TextTokenizer
 
 from ..algorithms import START_WINDOWS, quantize_with, spread
-from ..apply import QuantizedModel
 from ..compression import HeldOut
 from ..fisher import refine_by_fisher
 from ..learned import hold_back, learn
@@ -20,7 +19,7 @@ RECIPES = ("int4", "int4-zero-points", "int4-small")
 
 
 def learned(bench: Bench, folder: Path, recipes: tuple[str, ...] = RECIPES, learning: Learning | None = None) -> str:
-    """KL at T=4, 8 and 16, top-1 and growth of each stage, as `--algorithm learned` makes them."""
+    """KL at T=4 and 8, top-1 and growth of each stage, as `--algorithm learned` makes them."""
     tokenizer = TextTokenizer.load(folder)
     learning = learning or Learning(first_token=None if tokenizer is None else tokenizer.bos)
     windows = bench.text.windows(len(bench.text.ids) // LENGTH, LENGTH - 1)
@@ -32,15 +31,7 @@ def learned(bench: Bench, folder: Path, recipes: tuple[str, ...] = RECIPES, lear
         final = learn(bench.model, moved, windows, learning)
         for stage, quantized in (("gptq", fitted), ("integers moved", moved), ("learned", final)):
             found = held_out.measure(quantized.model)[0]
-            d, kls = found[LOOPS], [f"{found[loops].kl_mean:.5f}" for loops in (4, LOOPS, 16)]
+            d, kls = found[LOOPS], [f"{found[loops].kl_mean:.5f}" for loops in (4, LOOPS)]
             tails = [f"{d.kl_sem:.5f}", f"{d.top1:.2%}", f"{found[16].kl_mean / found[4].kl_mean:.3f}"]
-            rows.append([name, stage, *kls, *tails, f"{changed(fitted, quantized):.1%}"])
-    heads = ["recipe", "stage", "KL T=4", f"T={LOOPS}", "T=16", "s.e.", "top-1", "KL T=16 / T=4", "integers changed"]
-    return table(heads, rows)
-
-
-def changed(one: QuantizedModel, other: QuantizedModel) -> float:
-    """Share of the integers below 8 bits that differ."""
-    low = [name for name, tensor in one.tensors.items() if tensor.bits < 8]
-    moved = sum(int((one.tensors[name].integers != other.tensors[name].integers).sum()) for name in low)
-    return moved / max(1, sum(one.tensors[name].integers.numel() for name in low))
+            rows.append([name, stage, *kls, *tails])
+    return table(["recipe", "stage", "KL T=4", f"T={LOOPS}", "s.e.", "top-1", "KL T=16 / T=4"], rows)

@@ -81,7 +81,7 @@ def test_the_stages_of_learned_rounding_are_rows(small: Callable[..., Parcae], t
     bench = Bench(model, windows, text, HeldOut(model, windows, (8,)), windows[:1])
     rows = learned(bench, tmp_path, ("int4-small",), Learning(steps=1, loops=(1, 1))).splitlines()[2:]
     assert [row.split(" | ")[1] for row in rows] == ["gptq", "integers moved", "learned"]
-    assert rows[0].endswith(" 0.0% |") and not rows[1].endswith(" 0.0% |")
+    assert rows[0] != rows[1].replace("integers moved", "gptq")
 
 
 def test_what_a_step_costs_at_a_shape(small_values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
