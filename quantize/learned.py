@@ -1,6 +1,6 @@
 """Learned rounding: integers, scales and norm gains trained against the fp32 model's logits through the unrolled loop.
 
-    learning = Learning(steps=300, first_token=tokenizer.bos)
+    learning = Learning(steps=200, first_token=tokenizer.bos)
     quantized = learn(model, quantized, windows, learning, seed=0)
 
 It starts from GPTQ's integers. Each step draws windows of calibration text and of text that the fp32 model writes, and
@@ -84,7 +84,7 @@ def hold_back(windows: Tensor) -> tuple[Tensor, Tensor]:
 def loop_range(reference: Parcae, windows: Tensor) -> tuple[int, int]:
     """Loop counts to train at: from 2 to the loop that changes the state by less than `SETTLED`, or to all.
 
-    Beyond it the state, and the error in it, hardly move (docs/bits-and-loops.md).
+    Beyond it the state, and the error in it, hardly move.
     """
     most = calibration_loops(reference)
     changes = state_changes(reference, windows, most)

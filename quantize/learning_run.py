@@ -1,6 +1,6 @@
 """The steps of learned rounding: draw text and a loop count, lower the KL, judge now and then, keep the best.
 
-    run = Run(teacher, student, windows, held_out, Learning(steps=300), loops=(2, 5), seed=0)
+    run = Run(teacher, student, windows, held_out, Learning(steps=200), loops=(2, 5), seed=0)
     run.resume(key)                                        # goes on from the state file, if there is one
     for done, total, line in run.steps(): ...
     quantized = run.best()
@@ -31,7 +31,7 @@ from .learning_state import Counters, State
 from .selfwritten import SelfWritten
 from .student import Student
 
-STEPS = 300
+STEPS = 200
 WINDOWS_PER_STEP = 4
 HELD_BACK = 16  # windows of the calibration text that judge
 JUDGEMENTS = 8  # how often they do
@@ -77,7 +77,7 @@ class Run:
         teacher: Parcae,
         student: Student,
         windows: Tensor,
-        judges: HeldOut,
+        judges: HeldOut | None,
         learning: Learning,
         loops: tuple[int, int],
         seed: int,
@@ -130,7 +130,7 @@ class Run:
         begun = time.monotonic() - counters.seconds
         while not counters.done:
             share = self._share(counters.seconds)
-            recent.append(self._step(share))
+            recent.append(self.step(share))
             counters.step += 1
             counters.seconds = time.monotonic() - begun
             after = self._share(counters.seconds)
@@ -154,7 +154,8 @@ class Run:
     def _rate(self, name: str) -> float:
         return self.learning.rounding_rate if name.startswith("latent.") else self.learning.rate
 
-    def _step(self, share: float) -> float:
+    def step(self, share: float) -> float:
+        """One step at a share (0 to 1) of the run; the training KL. Raises `TensorValueError` if it is not finite."""
         ids, loops = self._draw()
         factor = min(1.0, (self.counters.step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
         for group in self.optimizer.param_groups:
@@ -193,6 +194,7 @@ class Run:
 
     def _judge(self, training_kl: float) -> None:
         """Measure what would be stored on the windows held back; keep it if it is the best; write the state file."""
+        assert self.judges is not None  # None is for measuring steps alone
         tensors, floats = self.student.result()
         model = with_tensors(self.student.model, tensors, {n: v.to(self.student.device) for n, v in floats.items()})
         kl = self.judges.measure(model)[0][self.loops[1]].kl_mean

@@ -1,20 +1,22 @@
 """Bits against loops: how the error of a quantized looped model changes with T, and what its poles say about that.
 
-    python -m quantize.study.bits_and_loops                # rewrites the tables and pictures of docs/bits-and-loops.md
-    python -m quantize.study.bits_and_loops --models slow --steps 0
+    python -m quantize.study.bits_and_loops                # a page and a picture in build/bits-and-loops
+    python -m quantize.study.bits_and_loops --steps 200 --keep build/bits    # with learned rounding; can go on
 
 KL and top-1 agreement against the fp32 model at the same T, and a cloze score: how often the token that follows in the
 text is likelier than nine others drawn from the same text. Windows are the reported ones (`bench.reported_windows`).
-`--steps` are those of learned rounding, 0 leaves it out; `--states FOLDER` keeps its runs, so that they can go on.
+`--steps` are those of learned rounding, which is left out by default; `--keep FOLDER` keeps its runs and what was
+measured, model by model, and uses again what is there for the same number of steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,20 +28,21 @@ from parcae_mobile.parity import compare, state_changes, state_error
 from parcae_mobile.text import EMBEDDED_MODEL
 from parcae_mobile.tokenizer import TextTokenizer
 
-from ..algorithms import quantize_with
+from ..algorithms import gptq_quantizer, quantize_with
+from ..apply import quantize_model, rtn
 from ..compression import logits_of, states_at
 from ..guard import max_decay
+from ..hessians import collect_hessians
 from ..learning_run import Learning
-from ..recipe import Recipe, load_recipe
-from .bench import Bench
+from ..recipe import Recipe, assign_rules, load_recipe
+from .bench import LENGTH, Bench
 from .bits_plot import draw
-from .markdown import replace_table, table
+from .markdown import table
 
-DOCUMENT = Path("docs/bits-and-loops.md")
+OUT = Path("build/bits-and-loops")
 MODELS = {"embedded": EMBEDDED_MODEL, "floor": Path("tests/data/tiny-trained"), "slow": Path("tests/data/slow-loop")}
-LOOPS = (1, 2, 3, 4, 6, 8, 12, 16)
-WINDOWS, CHOICES = 12, 10
-STEPS = 60
+LOOPS = (1, 2, 4, 8, 12, 16)
+WINDOWS, CHOICES = 8, 10
 LEARNED = ("int4", "int4-small")  # the recipes that are learned too; the others have too little to move, or no target
 
 
@@ -71,6 +74,7 @@ class Judge:
     def __init__(self, model: Parcae, windows: Tensor, seed: int = 0) -> None:
         self.model, self.inputs, self.targets = model, windows[:, :-1], windows[:, 1:]
         self.states = states_at(model, self.inputs, LOOPS)
+        self.logits = {loops: logits_of(model, state, self.inputs) for loops, state in self.states.items()}
         generator = torch.Generator().manual_seed(seed)
         pool = windows.flatten()
         places = torch.randint(0, len(pool), (*self.targets.shape, CHOICES - 1), generator=generator)
@@ -80,9 +84,8 @@ class Judge:
         """A point for each loop count."""
         states, points = states_at(model, self.inputs, LOOPS), []
         for loops in LOOPS:
-            expected = logits_of(self.model, self.states[loops], self.inputs)
             logits = logits_of(model, states[loops], self.inputs)
-            d = compare(expected, logits, keep=self.model.config.vocab_size)
+            d = compare(self.logits[loops], logits, keep=self.model.config.vocab_size)
             error = state_error(self.states[loops], states[loops])
             points.append(Point(recipe, algorithm, loops, d.kl_mean, d.top1, self.cloze(logits), error))
         return points
@@ -95,27 +98,41 @@ class Judge:
         return float((right[..., 0] > others.amax(-1)).float().mean())
 
 
-def measure(name: str, steps: int, states: Path | None) -> tuple[Bench, list[Point]]:
-    """All points of a model; `states` is a folder for the runs of learned rounding."""
-    folder = MODELS[name]
+def measure(name: str, steps: int, keep: Path | None) -> tuple[Bench, list[Point]]:
+    """All points of a model; `keep` is a folder for them and for runs of learned rounding."""
+    folder, file = MODELS[name], None if keep is None else keep / f"{name}-{steps}.json"
     bench = Bench.open(folder)
-    judge = Judge(bench.model, bench.reported[:WINDOWS] if len(bench.reported) >= WINDOWS else bench.windows[-WINDOWS:])
+    if file is not None and file.exists():
+        return bench, [Point(**values) for values in json.loads(file.read_text(encoding="utf-8"))]
+    judge = Judge(bench.model, bench.reported[:WINDOWS])
     points = judge.measure(bench.model, "fp32", "")
-    tokenizer = TextTokenizer.load(folder)
-    windows = bench.text.windows(len(bench.text.ids) // 256, 255)
+    hessians = collect_hessians(bench.model, bench.calibration(), assign_rules(load_recipe("int4"), bench.model))
+    fitted = gptq_quantizer(bench.model, hessians, {}, {})
     for recipe in recipes():
-        for algorithm in ("rtn", "gptq", "learned"):
-            if algorithm == "learned" and (not steps or recipe.name not in LEARNED):
-                continue
+        for algorithm, quantizer in (("rtn", rtn), ("gptq", fitted)):
             started = time.process_time()
-            state = None if states is None else states / f"{name}-{recipe.name}.state"
-            learning = Learning(steps or 1, state=state, first_token=None if tokenizer is None else tokenizer.bos)
-            text = windows if algorithm == "learned" else bench.calibration()
-            quantized = quantize_with(bench.model, recipe, algorithm, text, learning=learning)
-            points += judge.measure(quantized.model, recipe.name, algorithm)
-            spent = time.process_time() - started
-            print(f"{name}: {recipe.name}, {algorithm} ({spent:.0f} processor seconds)", file=sys.stderr, flush=True)
+            points += judge.measure(quantize_model(bench.model, recipe, quantizer).model, recipe.name, algorithm)
+            _report(f"{name}: {recipe.name}, {algorithm}", started)
+        if steps and recipe.name in LEARNED:
+            started = time.process_time()
+            state = None if keep is None else keep / f"{name}-{recipe.name}-{steps}.state"
+            points += judge.measure(learn(bench, folder, recipe, steps, state), recipe.name, "learned")
+            _report(f"{name}: {recipe.name}, learned", started)
+    if file is not None:
+        file.write_text(json.dumps([asdict(point) for point in points]), encoding="utf-8")
     return bench, points
+
+
+def learn(bench: Bench, folder: Path, recipe: Recipe, steps: int, state: Path | None) -> Parcae:
+    """The model by `--algorithm learned` on all calibration text."""
+    tokenizer = TextTokenizer.load(folder)
+    windows = bench.text.windows(len(bench.text.ids) // LENGTH, LENGTH - 1)
+    learning = Learning(steps, state=state, first_token=None if tokenizer is None else tokenizer.bos)
+    return quantize_with(bench.model, recipe, "learned", windows, learning=learning).model
+
+
+def _report(line: str, started: float) -> None:
+    print(f"{line} ({time.process_time() - started:.0f} processor seconds)", file=sys.stderr, flush=True)
 
 
 def rows(points: Sequence[Point]) -> str:
@@ -142,15 +159,23 @@ def prediction(measured: dict[str, tuple[Bench, list[Point]]]) -> str:
         decay = bench.model.transformer["adapter"].decay()
         changes = state_changes(bench.model, bench.windows[:4, :-1], 16)
         shrinks = [later / earlier for earlier, later in zip(changes, changes[1:], strict=False)]
-        measured_rate = sum(shrinks[2:7]) / len(shrinks[2:7])  # loops 4 to 9
+        measured_rate = sum(shrinks[2:7]) / len(shrinks[2:7])  # from loop 4 on
         said = [f"{grown(rate):.2f}" for rate in (max_decay(bench.model) or 0.0, float(decay.mean()), measured_rate)]
         chosen = {p.loops: p for p in points if (p.recipe, p.algorithm) == ("int4", "gptq")}
         found = [f"{chosen[16].state_error / chosen[4].state_error:.3f}", f"{chosen[16].kl / chosen[4].kl:.3f}"]
         rates = [f"{max_decay(bench.model) or 0:.3f}, {float(decay.mean()):.3f}", f"{measured_rate:.3f}"]
         lines.append([name, *rates, *said, *found])
     said = ["greatest pole", "mean pole", "measured contraction"]
-    heads = ["model", "poles: greatest, mean", "contraction, loops 4 to 9", *(f"error x by {how}" for how in said)]
+    heads = ["model", "poles: greatest, mean", "contraction from loop 4 on", *(f"error x by {how}" for how in said)]
     return table([*heads, "state error x, measured", "KL x, measured"], lines)
+
+
+def page(measured: dict[str, tuple[Bench, list[Point]]]) -> str:
+    """Markdown of all tables."""
+    parts = ["# Bits and loops", "![KL against loops](bits-and-loops.svg)"]
+    for name, (_, points) in measured.items():
+        parts += [f"## {name}", rows(points)]
+    return "\n\n".join([*parts, "## Do the poles predict it?", prediction(measured)]) + "\n"
 
 
 def grown(rate: float) -> float:
@@ -162,32 +187,29 @@ def main() -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m quantize.study.bits_and_loops", description=__doc__)
     parser.add_argument("--models", default=",".join(MODELS), help=f"comma-separated: {', '.join(MODELS)}")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of learned rounding; 0 leaves it out")
-    parser.add_argument("--states", type=Path, help="folder for runs of learned rounding, made if need be")
+    parser.add_argument("--steps", type=int, default=0, help="of learned rounding; 0 leaves it out")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the page and the picture")
+    parser.add_argument("--keep", type=Path, help="folder for what was measured and for learned runs, made if need be")
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:
         names = options.models.split(",")
         if unknown := [name for name in names if name not in MODELS]:
             raise UsageError(f"--models {unknown[0]}: there are {', '.join(MODELS)}")
-        if not DOCUMENT.exists():
-            raise UsageError(f"{DOCUMENT} is not here; run this in the repository's root")
-        if options.states is not None:
-            options.states.mkdir(parents=True, exist_ok=True)
-        measured = {name: measure(name, options.steps, options.states) for name in names}
-        for name, (_, points) in measured.items():
-            _write(name, rows(points))
-        _write("prediction", prediction(measured))
-        draw({name: points for name, (_, points) in measured.items()}, DOCUMENT.with_suffix(".svg"))
+        if missing := [name for name in names if not MODELS[name].is_dir()]:
+            raise UsageError(f"{MODELS[missing[0]]} is not here; run this in the repository's root")
+        if options.keep is not None:
+            options.keep.mkdir(parents=True, exist_ok=True)
+        measured = {name: measure(name, options.steps, options.keep) for name in names}
+        options.out.mkdir(parents=True, exist_ok=True)
+        draw({name: points for name, (_, points) in measured.items()}, options.out / "bits-and-loops.svg")
+        text = page(measured)
+        (options.out / "bits-and-loops.md").write_text(text, encoding="utf-8")
+        print(text)
     except ParcaeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
-
-
-def _write(name: str, content: str) -> None:
-    print(f"{name}\n\n{content}\n", flush=True)
-    DOCUMENT.write_text(replace_table(DOCUMENT.read_text(encoding="utf-8"), name, content), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The picture of docs/bits-and-loops.md: KL against T, a panel for each model, a line for each recipe and algorithm.
+"""The picture of `bits_and_loops`: KL against T, a panel for each model, a line for each recipe and algorithm.
 
 draw(points_by_model, Path("bits-and-loops.svg"))      # the same points give the same file
 """

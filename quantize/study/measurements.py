@@ -25,7 +25,6 @@ from ..recipe import Rule, assign_rules, load_recipe
 from ..rtn import SHRINKS
 from ..tensor import integer_range
 from .bench import LENGTH, LOOPS, Bench, asymmetric, spread
-from .front import front
 from .markdown import table
 
 DRAWS = (0, 1, 2)
@@ -232,7 +231,6 @@ MEASUREMENTS: dict[str, Callable[[Bench], str]] = {
     "guard": guard,
     "components": components,
     "mixes": mixes,
-    "front": front,
     "contraction": contraction,
 }
 OTHER_MODELS: dict[str, tuple[Path, Callable[[Bench], str]]] = {

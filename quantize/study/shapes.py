@@ -13,11 +13,15 @@ from parcae_mobile.random_weights import random_model
 
 from ..algorithms import quantize_with
 from ..apply import Progress
+from ..hessians import calibration_loops
+from ..learning_run import PARTS, WINDOWS_PER_STEP, Learning, Run
 from ..planning import plan_table, total_bytes
 from ..recipe import PRESETS, load_recipe
+from ..student import Student
 from .markdown import table
 
 WINDOWS, LENGTH = 32, 512
+LEARNING_LENGTH = 256  # tokens of a window of learned rounding
 
 
 def shape_bytes() -> str:
@@ -44,3 +48,31 @@ def shape_costs(shape: str, algorithm: str, progress: Progress | None = None) ->
     row = [shape, algorithm, str(torch.get_num_threads()), f"{wall:.0f}", f"{busy:.0f}", f"{peak:.2f}", f"{stored:.1f}"]
     heads = ["shape", "algorithm", "threads", "seconds", "processor seconds", "peak RSS (GiB)", "quantized MB"]
     return table([*heads, "fall-backs"], [[*row, str(len(quantized.fallbacks))]])
+
+
+def learning_costs(shape: str, steps: int, progress: Progress | None = None) -> str:
+    """Seconds of a step of learned rounding and peak memory, from rounded int4, in a process of its own.
+
+    Loop counts are drawn up to the trained mean; judging and self-written text are left out.
+    """
+    model = random_model(released_config(shape))
+    generator = torch.Generator().manual_seed(0)
+    windows = torch.randint(0, model.config.vocab_size, (8, LEARNING_LENGTH), generator=generator)
+    start = quantize_with(model, load_recipe("int4"), "rtn")
+    student = Student(model, start, PARTS, torch.device("cpu"))
+    run = Run(model, student, windows, None, Learning(steps=steps), (2, calibration_loops(model)), 0)
+    spent = []
+    for number in range(steps):
+        busy = time.process_time()
+        run.step(number / steps)
+        run.counters.step += 1
+        spent.append(time.process_time() - busy)
+        if progress is not None:
+            progress(f"a step of {spent[-1]:.0f} processor seconds", number + 1, steps)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    trained = sum(values.numel() for values in run.trained.values()) / 1e6
+    tokens = WINDOWS_PER_STEP * LEARNING_LENGTH
+    row = [shape, f"{trained:.0f}", str(tokens), str(max(1, run.at_once)), "yes" if run.at_once < 1 else "no"]
+    heads = ["shape", "trained values, millions", "tokens a step", "windows at once", "loops computed twice"]
+    heads += ["processor seconds a step", "peak RSS (GiB)"]
+    return table(heads, [[*row, f"{sum(spent) / len(spent):.0f}", f"{peak:.1f}"]])

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from parcae_mobile import Parcae
-from parcae_mobile.text import TokenText
-from quantize.study.bench import LENGTH, WINDOWS, reported_windows
+from parcae_mobile import Parcae, ParcaeConfig
+from parcae_mobile.text import TokenText, seeded_ids
+from quantize.compression import HeldOut
+from quantize.learning_run import Learning
+from quantize.study import shapes
+from quantize.study.bench import LENGTH, WINDOWS, Bench, reported_windows
 from quantize.study.bits_and_loops import Judge, Point, grown, recipes, rows
 from quantize.study.bits_plot import draw
 from quantize.study.front import on_front, variants
+from quantize.study.learned import learned
 
 
 def test_reported_windows_follow_those_of_all_other_tables() -> None:
@@ -28,14 +33,14 @@ def test_a_model_is_no_distance_from_itself_and_the_cloze_counts_the_likeliest(s
     model = small()
     judge = Judge(model, torch.randint(0, 60, (2, 17), generator=torch.Generator().manual_seed(1)))
     points = judge.measure(model, "fp32", "")
-    assert [point.loops for point in points] == [1, 2, 3, 4, 6, 8, 12, 16]
+    assert [point.loops for point in points] == [1, 2, 4, 8, 12, 16]
     assert all(point.kl == pytest.approx(0, abs=1e-9) and point.state_error == 0 for point in points)
     sure = torch.zeros(2, 16, 64).scatter_(2, judge.targets[..., None], 9.0)
     assert judge.cloze(sure) == 1.0 and judge.cloze(-sure) == 0.0
 
 
 def test_the_tables_and_the_picture_of_points(tmp_path: Path) -> None:
-    counts = (1, 2, 3, 4, 6, 8, 12, 16)
+    counts = (1, 2, 4, 8, 12, 16)
     points = [Point("fp32", "", t, 0.0, 1.0, 0.8, 0.0) for t in counts]
     points += [Point("int4", "gptq", t, 0.01 * t, 0.9, 0.79, 0.1) for t in counts]
     text = rows(points)
@@ -67,3 +72,20 @@ def test_recipes_of_the_studies_differ_where_they_say() -> None:
 def test_a_point_is_on_the_front_if_nothing_smaller_is_nearer() -> None:
     found: list[tuple[float, float, list[str]]] = [(1.0, 0.3, []), (2.0, 0.2, []), (2.5, 0.25, [])]
     assert [on_front(size, kl, found) for size, kl, _ in found] == [True, True, False]
+
+
+def test_the_stages_of_learned_rounding_are_rows(small: Callable[..., Parcae], tmp_path: Path) -> None:
+    model = small(block_size=256, vocab_size=64)
+    text = seeded_ids(64, 34 * LENGTH)
+    windows = text.windows(2, 40)
+    bench = Bench(model, windows, text, HeldOut(model, windows, (8,)), windows[:1])
+    rows = learned(bench, tmp_path, ("int4-small",), Learning(steps=1, loops=(1, 1))).splitlines()[2:]
+    assert [row.split(" | ")[1] for row in rows] == ["gptq", "integers moved", "learned"]
+    assert rows[0] != rows[1].replace("integers moved", "gptq")
+
+
+def test_what_a_step_costs_at_a_shape(small_values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = {"intermediate_size": 64, "recurrent_intermediation_embedding_dimension": 64, "block_size": 256}
+    monkeypatch.setattr(shapes, "released_config", lambda name: ParcaeConfig.from_dict({**small_values, **wide}))
+    heads, _, row = shapes.learning_costs("parcae-140m", 1).splitlines()
+    assert "processor seconds a step" in heads and row.startswith("| parcae-140m | 0 | 1024 |")
