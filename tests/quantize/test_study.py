@@ -57,13 +57,13 @@ def test_errors_of_a_contracting_loop_settle_and_others_add_up() -> None:
 
 def test_recipes_of_the_studies_differ_where_they_say() -> None:
     assert [recipe.name for recipe in recipes()][3:] == ["int4, value tables int3", "int4, value tables int2"]
-    rule = recipes()[4].rule_for("value_embeds.0.weight")
+    rule = recipes()[4].first_match("value_embeds.0.weight")
     assert rule is not None and (rule.bits, rule.group_size) == (2, 128)
     found = list(variants())
     assert len(found) == 18
     for group, symmetric, eight, recipe in found:
-        fc = recipe.rule_for("transformer.core_block.0.mlp.fc.weight")
-        output = recipe.rule_for("transformer.core_block.0.attn.c_proj.weight")
+        fc = recipe.first_match("transformer.core_block.0.mlp.fc.weight")
+        output = recipe.first_match("transformer.core_block.0.attn.c_proj.weight")
         assert fc is not None and output is not None
         assert (fc.bits, fc.group_size, fc.symmetric) == (4, group, symmetric)
         assert output.bits == (8 if "outputs" in eight else 4)
