@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from parcae_mobile.app_manifest import APP_MANIFEST
 from parcae_mobile.errors import InputError, OutputExistsError
 from parcae_mobile.manifest import MANIFEST
 
@@ -90,10 +91,10 @@ def publish(folder: Path, final: Path) -> None:
 
 
 def _replaceable(place: Path) -> bool:
-    """Whether nothing is there, or an empty folder, or an artifact of ours."""
+    """Whether nothing is there, or an empty folder, or an artifact of ours (or an app's copy of one)."""
     if place.is_symlink() or not place.is_dir():
         return not place.exists() and not place.is_symlink()
-    return (place / MANIFEST).is_file() or not any(place.iterdir())
+    return any((place / name).is_file() for name in (MANIFEST, APP_MANIFEST)) or not any(place.iterdir())
 
 
 def _exchange(first: Path, second: Path) -> bool:

@@ -193,7 +193,7 @@ def test_a_copy_that_breaks_off_leaves_what_was_there(
 
     monkeypatch.setattr(shutil, "copyfile", full)
     ran = cli("bundle", artifact, "--platform", "android", "--app", app, "--name", "other")
-    assert ran.code == 3 and "No space left on device" in ran.line
+    assert ran.code == 3 and "no space left" in ran.line
     assert state(app) == before and [path.name for path in app.iterdir() if path.name.startswith(".")] == []
 
 

@@ -16,6 +16,7 @@ ROW = Target(
     module="toy_target.writer",
     shapes_module="toy_target.shapes",
     host_module="toy_target.host",
+    exact_module="toy_target.host",  # fp32 arithmetic rounds nothing: the host itself is asked
     extra="toy",
     packages=("torch",),
     dynamic_forms=("stages",),
@@ -24,6 +25,7 @@ ROW = Target(
     kv_dtypes=("fp32",),
     shared_kv_forms=(),
     host_runtime="eager",
+    runtime_module="torch",
 )
 
 
@@ -38,7 +40,7 @@ def test_a_new_target_is_one_folder_and_one_row(
     cli: Callable[..., Any], mini: Path, text: Path, loose: Path, tmp_path: Path
 ) -> None:
     ran = cli(
-        *("--target", "toy", "--model", mini, "--text", text, "--calibration", text, "--quant", loose),
+        *("--target", "toy", "--model", mini, "--text", text, "--calibration", text, "--quant", loose, "--accept-budget"),
         *("--context", 64, "--max-loops", 4, "--out", tmp_path, "--json"),
     )
     assert ran.code == 0, ran.err

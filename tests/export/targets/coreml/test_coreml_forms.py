@@ -156,7 +156,7 @@ def test_another_process_writes_the_same_bytes(
     host = write(quantized(load_model(mini), "int8"), form, "fp16")
     script = (
         "import sys; from pathlib import Path\n"
-        "from export.targets.registry import WriteOptions; from export.targets import coreml\n"
+        "from export.targets.registry import WriteOptions; from export.targets.coreml import writer as coreml\n"
         "from parcae_mobile import load_model; from quantize import load_recipe, quantize_with\n"
         "model = quantize_with(load_model(sys.argv[1]), load_recipe('int8'), 'rtn')\n"
         "loops = 3 if sys.argv[3] == 'unrolled' else 'dynamic'\n"

@@ -16,7 +16,7 @@ from toy_target.writer import read
 class ToyHost(Host):
     """The eager model with its cache."""
 
-    exits_early = takes_state = False
+    exits_early = False
 
     def __init__(self, folder: Path, geometry: CacheGeometry) -> None:
         super().__init__(geometry)
@@ -31,8 +31,10 @@ class ToyHost(Host):
     def _run(self, chunk: Chunk) -> np.ndarray:
         self.cache.length = chunk.start
         tokens, positions = torch.from_numpy(chunk.tokens), torch.from_numpy(chunk.positions)
-        logits: np.ndarray = self.model(tokens, chunk.loops, cache=self.cache, positions=positions)[0].numpy()
-        return logits
+        state = None if chunk.state is None else torch.from_numpy(chunk.state)
+        logits = self.model(tokens, chunk.loops, initial_state=state, cache=self.cache, positions=positions)
+        rows: np.ndarray = logits[0].numpy()
+        return rows
 
 
 def open_host(folder: Path, manifest: Manifest, threads: int = 0) -> ToyHost:
