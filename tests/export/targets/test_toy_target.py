@@ -40,7 +40,8 @@ def test_a_new_target_is_one_folder_and_one_row(
     cli: Callable[..., Any], mini: Path, text: Path, loose: Path, tmp_path: Path
 ) -> None:
     ran = cli(
-        *("--target", "toy", "--model", mini, "--text", text, "--calibration", text, "--quant", loose, "--accept-budget"),
+        *("--target", "toy", "--model", mini, "--text", text, "--calibration", text),
+        *("--quant", loose, "--accept-budget"),
         *("--context", 64, "--max-loops", 4, "--out", tmp_path, "--json"),
     )
     assert ran.code == 0, ran.err
