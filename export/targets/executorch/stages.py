@@ -43,8 +43,10 @@ class BufferSlot:
         start = past if self.row is None else self.row + past
         llama.update_cache(key, keys, start)
         llama.update_cache(value, values, start)
-        if self.row is not None:
-            keys, values = (t.narrow(1, self.row, self.cache.context) for t in (keys, values))
+        if self.row is not None:  # the runtime copies a part of a buffer, so no more than what the text has filled
+            filled = past + query.shape[1]
+            torch._check(self.row + filled <= keys.shape[1])
+            keys, values = (t.narrow(1, self.row, filled) for t in (keys, values))
         out = llama.custom_sdpa(query, keys, values, past, None, 0.0, True)
         return out.view(1, -1, query.shape[2] * query.shape[3])
 
@@ -108,6 +110,7 @@ class Method(nn.Module):
         """The chunk of `length` tokens that starts at `input_pos`."""
         past: Index = input_pos[0].item()  # type: ignore[assignment]  # a symbol while it is traced
         torch._check(past >= 0)
+        torch._check(past < self.context)
         torch._check(past + length <= self.context)
         if self.cosines is None or self.sines is None or self.repeat is None:
             return Chunk(past, None, None)

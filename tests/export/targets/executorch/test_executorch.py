@@ -18,6 +18,7 @@ from export.gates.lowering import LoweringVerdict, lowering_gate
 from export.targets.executorch import writer as target
 from export.targets.executorch.file import PteFile, store_once
 from export.targets.executorch.host import ExecutorchHost
+from export.targets.executorch.layers import friendly_model
 from export.targets.executorch.lowering import Partitioner, lower
 from export.targets.executorch.readback import tables, unmatched
 from export.targets.executorch.stages import trace_methods
@@ -223,8 +224,6 @@ def test_xnnpack_takes_every_matrix_product(artifact: Callable[..., Artifact]) -
 def test_a_file_that_xnnpack_hardly_takes_fails_its_gate(mini_model: Parcae) -> None:
     from executorch.backends.xnnpack.partition.config import generic_node_configs
 
-    from export.targets.executorch.layers import friendly_model
-
     quantized = quantize_with(mini_model, load_recipe("fp32"), "rtn")
     programs = trace_methods(friendly_model(quantized), 32, 2, 32)
     with pytest.raises(GateError, match="0.0% of the multiply-accumulates of coda"):
@@ -384,3 +383,15 @@ def test_a_flipped_scale_fails_the_gate(artifact: Callable[..., Artifact], texts
     negative = made.open(replaced(made, [scales], [-scales]))
     with pytest.raises(InputError, match="coda"):
         negative.run([1], 1)
+
+
+@pytest.mark.parametrize("context", [32, 96])
+def test_a_loop_reads_of_its_slot_what_the_text_has_filled_whatever_the_context(
+    mini_model: Parcae, quantized: Callable[..., QuantizedModel], context: int
+) -> None:
+    """The runtime copies a part of a buffer: one as long as the context would be copied for each loop."""
+    recur = trace_methods(friendly_model(quantized(mini_model)), context, slots=3, chunk=16)["recur"]
+    attended = [node for node in recur.graph.nodes if "custom_sdpa" in str(node.target)]
+    lengths = [part.meta["val"].shape[1] for node in attended for part in node.args[1:3]]
+    assert len(lengths) == 2 * mini_model.config.n_layers_in_recurrent_block
+    assert not any(isinstance(length, int) for length in lengths)
