@@ -35,7 +35,7 @@ from export.request import (
     group_loops,
     parse_loops,
 )
-from export.source import Source, open_source
+from export.source import Source, open_source, torch_threads
 from export.targets.registry import find_target, load_host, load_target, memory_report
 from export.texts import CALIBRATION_WINDOWS, WINDOW, calibration_windows, text_count, windows_for
 from parcae_mobile.errors import UsageError
@@ -102,13 +102,14 @@ def run_export(request: ExportRequest, progress: Progress = lambda line: None) -
     if not recipe.is_preset:  # presets have rules for parts that not every model has
         unmet = rules_without_effect(recipe, source.model)
         source.notes += [f"recipe {recipe.name}: no parameter meets the rule {match!r} first" for match in unmet]
-    jobs = [resolve(request, source, recipe, t, group) for t in targets for group in group_loops(t, loops)]
-    for job in jobs:
-        check_output(job.final, request.force)
-    for target in targets:  # after what can be refused without their libraries, which take seconds to import
-        load_target(target)
-    prepared = prepare(request, source, recipe, progress)
-    return [export_one(settle_cache(job, progress), prepared, progress) for job in jobs]
+    with torch_threads(request.threads, source.model.config):
+        jobs = [resolve(request, source, recipe, t, group) for t in targets for group in group_loops(t, loops)]
+        for job in jobs:
+            check_output(job.final, request.force)
+        for target in targets:  # after what can be refused without their libraries, which take seconds to import
+            load_target(target)
+        prepared = prepare(request, source, recipe, progress)
+        return [export_one(settle_cache(job, progress), prepared, progress) for job in jobs]
 
 
 def prepare(request: ExportRequest, source: Source, recipe: Recipe, progress: Progress) -> Prepared:

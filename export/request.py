@@ -21,7 +21,7 @@ AUTO = "auto"
 MODEL_HELP = "Folder, hub id, or a shape with --random-weights."
 TOKENIZER_HELP = "File, folder or hub id; default the model's."
 CHECKPOINT_HELP = "One of a training run's: file, name or step; default the newest."
-THREADS_HELP = "Threads of torch and of the runtime; 0: the default."
+THREADS_HELP = "Threads of torch and of the runtime; 0: one for a narrow model, else as many as they take."
 
 
 @dataclass(frozen=True)

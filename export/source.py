@@ -9,18 +9,23 @@ source = open_source("parcae-140m", random_weights=True)
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+
 from parcae_mobile.checkpoint import build_model, find_folder, read_checkpoint
 from parcae_mobile.checkpoint.build import rope_notes
-from parcae_mobile.config import RELEASED_SHAPES, released_config
+from parcae_mobile.config import RELEASED_SHAPES, ParcaeConfig, released_config
 from parcae_mobile.errors import UsageError
 from parcae_mobile.golden import weights_sha256
 from parcae_mobile.model import Parcae
 from parcae_mobile.random_weights import random_model
 from parcae_mobile.rope import make_exact
 from parcae_mobile.text import EMBEDDED_MODEL, TokenText, seeded_ids, tokenized
+from parcae_mobile.threads import default_threads
 from parcae_mobile.tokenizer import TextTokenizer
 from parcae_mobile.tokenizer_source import find_tokenizer, fitted_vocabulary
 
@@ -63,6 +68,17 @@ class Source:
         if file is not None:
             raise UsageError(f"{self.name} has no tokenizer to read {file} with; add --tokenizer or leave the text out")
         return seeded_ids(self.model.config.vocab_size, least)
+
+
+@contextmanager
+def torch_threads(asked: int, config: ParcaeConfig) -> Iterator[None]:
+    """Compute with the threads that were asked for, or with the default for the model's width if that is 0."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(asked or default_threads(config.recurrent_embedding_dimension) or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def open_source(

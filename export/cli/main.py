@@ -68,6 +68,7 @@ def _print(results: list[ExportResult]) -> None:
 
 def main() -> None:
     """Entry point: one line and an exit code for every error of ours, and for options that do not exist."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: its threads sleep where others need the cores
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that the terminal's encoding lacks is escaped
             stream.reconfigure(errors="backslashreplace")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from parcae_mobile.errors import ToolMissingError, UsageError
 from parcae_mobile.loops import LOOPS
+from parcae_mobile.threads import default_threads
 
 if TYPE_CHECKING:
     import torch
@@ -234,8 +235,16 @@ def load_target(target: Target) -> TargetModule:
 
 
 def load_host(target: Target) -> OpenHost:
-    """The function that opens a target's artifacts on this machine. Raises as `load_target` does."""
-    return cast("OpenHost", _import(target, target.host_module).open_host)
+    """The function that opens a target's artifacts on this machine. Raises as `load_target` does.
+
+    Its last argument is the number of threads; 0 is the default for the model's width.
+    """
+    open_host = cast("OpenHost", _import(target, target.host_module).open_host)
+
+    def with_threads(folder: Path, manifest: Manifest, threads: int) -> Host:
+        return open_host(folder, manifest, threads or default_threads(manifest.geometry.state_width))
+
+    return with_threads
 
 
 def check_delegate(target: Target, delegate: str) -> None:

@@ -80,7 +80,13 @@ def genai_config(
             "context_length": context,
             "vocab_size": config.padded_vocab_size,
             "decoder": {
-                "session_options": {"log_id": "parcae", "enable_mem_pattern": False, "provider_options": [], **level},
+                "session_options": {
+                    "log_id": "parcae",
+                    "enable_mem_pattern": False,
+                    "provider_options": [],
+                    "session.force_spinning_stop": "1",  # threads that spin take the processor from the app
+                    **level,
+                },
                 "filename": "model.onnx",
                 "head_size": head_size,
                 "hidden_size": config.n_embd,

@@ -83,9 +83,7 @@ def test_markup_in_a_name_is_shown_and_not_obeyed(manifest: Manifest) -> None:
 @pytest.mark.parametrize(
     ("decay", "equal", "kind"), [(0.49, True, "passed"), (1.0000002, True, "failed"), (0.49, False, "failed")]
 )
-def test_the_certificate_is_shown_as_what_it_is(
-    manifest: Manifest, decay: float, equal: bool, kind: str
-) -> None:
+def test_the_certificate_is_shown_as_what_it_is(manifest: Manifest, decay: float, equal: bool, kind: str) -> None:
     certificate = Certificate(max_decay=decay, max_decay_checkpoint=0.49, injection_matrix_equal=equal)
     line = verdict_lines(Subject(manifest.model_copy(update={"certificate": certificate})))[-1]
     assert line.kind == kind and repr(decay) in line.detail

@@ -158,3 +158,9 @@ def test_an_id_without_a_row_is_one_line(open_kind: Callable[[str], Host], kind:
     with pytest.raises(UsageError, match="has no row in the model's table"):
         host.run([1, host.geometry.padded_vocab_size], 1)
     assert host.length == 0
+
+
+def test_the_threads_of_one_session_do_not_spin_while_another_works(open_kind: Callable[[str], Host]) -> None:
+    host = open_kind("onnx stages")
+    assert isinstance(host, OnnxHost)
+    assert host._options.get_session_config_entry("session.force_spinning_stop") == "1"

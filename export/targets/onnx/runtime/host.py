@@ -29,6 +29,8 @@ from export.targets.onnx.runtime.buffers import Bound, Buffers
 LEAST_CAPACITY = 256  # tokens that the caches hold at first
 GIVE_BACK_EVERY = 64  # decoded tokens between two times that pages of the weights file are given back
 WEIGHTS = "weights.data"
+# Each session has a pool of threads, which wait by spinning: those of one stage would slow the next one's.
+SPINNING = {"session.force_spinning_stop": "1"}
 
 
 class Workspace:
@@ -75,13 +77,13 @@ class OnnxHost(Host):
         self._options.log_severity_level = 3
         self._options.intra_op_num_threads = threads
         self._options.inter_op_num_threads = 1
+        for name, value in (SPINNING | dict(settings or {})).items():
+            self._options.add_session_config_entry(name, value)
         # onnxruntime keeps a plan of its memory for each new shape, and the static form's mask has one for each token.
         self._options.enable_mem_pattern = loop_form != "unrolled"
         # Graphs of contrib operators are written as they shall run, but for matrices in fp16: loading widens them once.
         if loop_form != "unrolled" and not settings and not halves:
             self._options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        for name, value in (settings or {}).items():
-            self._options.add_session_config_entry(name, value)
         self._graphs = graphs or {}
         self._sessions: dict[str, ort.InferenceSession] = {}
         if loop_form == "stages":
