@@ -38,8 +38,8 @@ FLOORS = {
 
 def least_runtimes(target: str, portable: bool, kv_dtype: str) -> dict[str, Floor]:
     """By runtime, the first row that holds; empty for a target of which nothing was measured."""
-    found: dict[str, Floor] = {}
+    floors: dict[str, Floor] = {}
     for floor in FLOORS.get(target, ()):
         if floor.holds_for(portable, kv_dtype):
-            found.setdefault(floor.runtime, floor)
-    return found
+            floors.setdefault(floor.runtime, floor)
+    return floors

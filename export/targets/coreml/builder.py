@@ -146,11 +146,11 @@ class MilWriter:
 
     def parameter(self, name: str, tensor: Tensor, dtype: str | None = None) -> Var:
         """A float parameter or buffer, in the compute type unless told otherwise."""
-        kept = tensor.detach().float().numpy().astype(FLOATS[dtype or self.compute])
+        array = tensor.detach().float().numpy().astype(FLOATS[dtype or self.compute])
         suffix = "" if dtype in (None, self.compute) else f".{dtype}"
-        if not np.isfinite(kept).all():
+        if not np.isfinite(array).all():
             raise ToolMissingError(f"Core ML: {name} holds values beyond fp16's range; use --compute fp32")
-        return self.constant(name + suffix, kept)
+        return self.constant(name + suffix, array)
 
     def matrix(self, name: str, tensor: Tensor) -> Var:
         """A matrix of the model as constant in the compute type: our integers and scales, or indices and palettes,

@@ -63,8 +63,8 @@ def signatures(folder: Path) -> dict[str, Signature]:
 
     signature = {}
     for name, function in sorted(program.functions.items()):
-        made = {output.name: output for operation in function.block.walk() for output in operation.outputs}
-        outputs = [made[output] for output in function.block.outputs]
+        producers = {output.name: output for operation in function.block.walk() for output in operation.outputs}
+        outputs = [producers[output] for output in function.block.outputs]
         signature[f"{PACKAGE}:{name}"] = Signature(
             inputs=ports([*function.inputs, *function.states]), outputs=ports(outputs)
         )
@@ -77,7 +77,7 @@ def read_injection(folder: Path) -> StoredInjection | None:
     Raises `InputError` if two functions consume different values, or another operation consumes them.
     """
     program = MilProgram.open(folder / PACKAGE)
-    found: dict[str, Tensor] = {}
+    consumed: dict[str, Tensor] = {}
     for name, function in program.functions.items():
         for operation in function.block.walk():
             for constant in _constants(operation):
@@ -87,12 +87,12 @@ def read_injection(folder: Path) -> StoredInjection | None:
                 if operation.type != {"B": "linear"}.get(role, "mul"):
                     raise InputError(f"{folder}: {constant} is consumed by {operation.type}; the artifact is not ours")
                 value = program.constant(constant, name)
-                if role in found and not (found[role] == value).all():
+                if role in consumed and not (consumed[role] == value).all():
                     raise InputError(f"{folder}: functions of the package consume different values of {constant}")
-                found[role] = value
-    if set(found) != {"decay", "dt", "B"}:
+                consumed[role] = value
+    if set(consumed) != {"decay", "dt", "B"}:
         return None
-    return StoredInjection(found["decay"], found["dt"], found["B"])
+    return StoredInjection(consumed["decay"], consumed["dt"], consumed["B"])
 
 
 def _constants(operation: Operation) -> list[str]:

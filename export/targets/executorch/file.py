@@ -105,16 +105,16 @@ class PteFile:
         calls = [step.instr_args for chain in plan.chains for step in chain.instructions]
         arguments = {call.delegate_index: call.args for call in calls if isinstance(call, DelegateCall)}
         for index, graph in enumerate(self.graphs(method)):
-            found = {}
+            constants = {}
             for key, value in values_by_id(graph).items():
                 tensor, outside = value["tensor"], None
                 if tensor["external_id"] < len(arguments[index]):
                     outside = plan.values[arguments[index][tensor["external_id"]]].val
                 if tensor["constant_buffer_idx"] and value["quant_params"] is None:
-                    found[key] = np.frombuffer(self.bytes_of(graph, tensor["constant_buffer_idx"]), np.float32)
+                    constants[key] = np.frombuffer(self.bytes_of(graph, tensor["constant_buffer_idx"]), np.float32)
                 elif isinstance(outside, Tensor) and outside.allocation_info is None and outside.data_buffer_idx > 0:
-                    found[key] = self.constant(outside)
-            yield graph, found
+                    constants[key] = self.constant(outside)
+            yield graph, constants
 
     def matrices(self, method: str) -> Iterator[Matrix]:
         """Weights of the fully connected nodes of a method, in the order of its delegates."""
@@ -159,17 +159,17 @@ def decode_graph(payload: bytes) -> dict[str, Any]:
 
 def values_by_id(graph: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """Values of a decoded graph by id: `tensor` (type, dims, constant_buffer_idx) and, if quantized, `quant_params`."""
-    found = {}
+    values = {}
     for value in graph["xvalues"]:
         union = value["xvalue_union"]
         if value["xvalue_union_type"] == "XNNQuantizedTensorValue":
-            found[union["tensor_value"]["id_out"]] = {
+            values[union["tensor_value"]["id_out"]] = {
                 "tensor": union["tensor_value"],
                 "quant_params": union["quant_params"],
             }
         else:
-            found[union["id_out"]] = {"tensor": union, "quant_params": None}
-    return found
+            values[union["id_out"]] = {"tensor": union, "quant_params": None}
+    return values
 
 
 def store_once(data: bytes) -> bytes:

@@ -47,26 +47,26 @@ def unmatched(file: PteFile, quantized: QuantizedModel) -> list[str]:
         if tied and name == "transformer.wte.weight":
             kinds.append("matrix")
         names |= {kind + digest: f"{name} ({kind})" for kind in kinds}
-    found = {kind + digest for kind in ("matrix", "table") for digest in _digests(file, kind)}
-    missing = [label for key, label in names.items() if key not in found]
-    return missing + [f"an unknown {key[:6].strip()} in the file" for key in sorted(found - set(names))]
+    stored = {kind + digest for kind in ("matrix", "table") for digest in _digests(file, kind)}
+    missing = [label for key, label in names.items() if key not in stored]
+    return missing + [f"an unknown {key[:6].strip()} in the file" for key in sorted(stored - set(names))]
 
 
 def _digests(file: PteFile, kind: str) -> set[str]:
-    found: set[str] = set()
+    digests: set[str] = set()
     for method in methods_of(file):
         if kind == "matrix":
             for matrix in file.matrices(method):
                 if matrix.scales is not None:
-                    found.add(_digest(matrix.values, matrix.scales))
+                    digests.add(_digest(matrix.values, matrix.scales))
         else:
-            found |= {_digest(integers, scales) for integers, scales in tables(file, method)}
-    return found
+            digests |= {_digest(integers, scales) for integers, scales in tables(file, method)}
+    return digests
 
 
 def tables(file: PteFile, method: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Quantized embedding tables of a method as (integers, fp32 scales (rows, groups)), by its operators' arguments."""
-    plan, found = file.methods[method], []
+    plan, pairs = file.methods[method], []
     embeddings = [index for index, op in enumerate(plan.operators) if "embedding_" in op.name]
     for call in (item.instr_args for item in plan.chains[0].instructions):
         if getattr(call, "op_index", None) not in embeddings or not hasattr(call, "args"):
@@ -78,8 +78,8 @@ def tables(file: PteFile, method: str) -> list[tuple[np.ndarray, np.ndarray]]:
             if hashlib.sha256(weight.tobytes()).hexdigest() in file.named:
                 halves.reverse()  # XNNPACK names its constants by their checksum: these bytes are the head's too
             weight = np.stack(halves, -1).reshape(len(weight), -1).astype(np.int8) - 8
-        found.append((weight.astype(np.int8), scales))
-    return found
+        pairs.append((weight.astype(np.int8), scales))
+    return pairs
 
 
 def cache_bytes(file: PteFile) -> int:
@@ -88,8 +88,8 @@ def cache_bytes(file: PteFile) -> int:
     for plan in (file.methods[name] for name in methods_of(file)):
         appends = [index for index, op in enumerate(plan.operators) if op.name == "llama::update_cache"]
         calls = [item.instr_args for chain in plan.chains for item in chain.instructions]
-        held = {call.args[1] for call in calls if getattr(call, "op_index", None) in appends}
-        count += sum(4 * math.prod(plan.values[place].val.sizes) for place in held)
+        caches = {call.args[1] for call in calls if getattr(call, "op_index", None) in appends}
+        count += sum(4 * math.prod(plan.values[place].val.sizes) for place in caches)
     return count
 
 

@@ -38,12 +38,12 @@ def main() -> None:
     parser.add_argument("prompt")
     parser.add_argument("--tokens", type=int, default=64)
     arguments = parser.parse_args()
-    kept = os.dup(1)
+    stdout = os.dup(1)
     os.dup2(2, 1)  # the runner prints the text as it comes
     with silent_stderr():
         pieces = generate(arguments.model, arguments.tokenizer, arguments.prompt, arguments.tokens)
     sys.stdout.flush()
-    os.dup2(kept, 1)
+    os.dup2(stdout, 1)
     print(json.dumps({"text": "".join(pieces), "pieces": pieces}))
 
 

@@ -160,8 +160,8 @@ class Recur(Method):
         torch._check(index >= 0)
         torch._check(index < self.slot_count)
         torch._check(index * self.context + self.context <= self.slot_count * self.context)
-        chunk, given = self.chunk(input_pos, state.shape[1]), iter(values)
-        per_layer = [next(given) if has else None for has in recurrent_values(self.model)]
+        chunk, remaining = self.chunk(input_pos, state.shape[1]), iter(values)
+        per_layer = [next(remaining) if has else None for has in recurrent_values(self.model)]
         return self.model.recur(state, injected, per_layer, self.slots("core_block", chunk, index * self.context))
 
 
@@ -177,8 +177,8 @@ class Coda(Method):
 def trace_unrolled(model: Parcae, context: int, loops: int, slots: int, chunk: int) -> dict[str, ExportedProgram]:
     """`forward` for `loops` loops over at most `chunk` tokens at once."""
     length = Dim("length", min=1, max=chunk)
-    given = (torch.zeros(1, min(3, chunk), dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
-    return {"forward": _trace(Unrolled(model, context, loops, slots), given, ({1: length}, {0: 1}))}
+    example = (torch.zeros(1, min(3, chunk), dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+    return {"forward": _trace(Unrolled(model, context, loops, slots), example, ({1: length}, {0: 1}))}
 
 
 def trace_methods(model: Parcae, context: int, slots: int, chunk: int) -> dict[str, ExportedProgram]:
@@ -213,9 +213,9 @@ def trace_methods(model: Parcae, context: int, slots: int, chunk: int) -> dict[s
     }
 
 
-def _trace(module: nn.Module, given: tuple[Tensor, ...], shapes: tuple[object, ...]) -> ExportedProgram:
+def _trace(module: nn.Module, example: tuple[Tensor, ...], shapes: tuple[object, ...]) -> ExportedProgram:
     with quiet(), torch.no_grad():
-        program = torch.export.export(module.eval(), given, dynamic_shapes=shapes, strict=False)
+        program = torch.export.export(module.eval(), example, dynamic_shapes=shapes, strict=False)
     return simplify(program)
 
 
@@ -243,5 +243,5 @@ def simplify(program: ExportedProgram) -> ExportedProgram:
 
 def _is_kept(node: torch.fx.Node) -> bool:
     """Inputs, outputs and operators that change a cache or check a bound stay."""
-    kept = ("llama.update_cache", "assert", "sym_")
-    return node.op != "call_function" or any(part in str(node.target) for part in kept)
+    effects = ("llama.update_cache", "assert", "sym_")
+    return node.op != "call_function" or any(part in str(node.target) for part in effects)

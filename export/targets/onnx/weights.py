@@ -17,7 +17,7 @@ from quantize.tensor import QuantizedTensor
 
 PAGE = 4096
 INLINE_BYTES = 1024
-LARGEST_FP16 = 65504
+FP16_MAX = float(np.finfo(np.float16).max)
 
 
 class WeightFile:
@@ -91,7 +91,7 @@ def exact_in_fp16(tensor: QuantizedTensor) -> bool:
 
     (Scales are normal in fp16 and exact in bf16.)
     """
-    return tensor.symmetric and tensor.bits <= 4 and float(tensor.scales.max()) * 8 <= LARGEST_FP16
+    return tensor.symmetric and tensor.bits <= 4 and float(tensor.scales.max()) * 8 <= FP16_MAX
 
 
 def unpack(packed: np.ndarray, bits: int, columns: int) -> np.ndarray:

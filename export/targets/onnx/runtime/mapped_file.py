@@ -28,14 +28,14 @@ def give_back_pages(path: Path) -> int:
     """Drop this process's clean pages of a mapped file; returns bytes of mappings treated. Does nothing off Linux."""
     if sys.platform != "linux":
         return 0
-    name, given = os.path.realpath(path), 0
+    name, returned = os.path.realpath(path), 0
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
         lines = [line for line in maps if line.endswith(f" {name}\n")]
     for line in lines:
         start, end = (int(address, 16) for address in line.split(" ", 1)[0].split("-"))
         if _libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_DONTNEED) == 0:
-            given += end - start
-    return given
+            returned += end - start
+    return returned
 
 
 @cache
