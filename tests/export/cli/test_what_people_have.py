@@ -177,6 +177,6 @@ def test_a_training_run_is_exported_from_its_folder(
     ran = cli("--model", run, "--quant", loose, "--kv", "full", "--no-verify", "--out", tmp_path, "--json")
     assert ran.code == 0, ran.err
     (artifact,) = ran.json["artifacts"]
-    assert Path(artifact["artifact"]).name == "my-run-onnx-dynamic-int8"
+    assert Path(artifact["artifact"]).name == "my-run-onnx-dynamic-loose"
     assert any("step-00001024-my-run" in note for note in artifact["notes"])
     assert (Path(artifact["artifact"]) / "tokenizer.json").exists()
