@@ -8,6 +8,7 @@ what all artifacts of a run share, `export_one` what each has of its own.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,14 @@ from export.artifact.describe import describe
 from export.artifact.golden import GOLDEN_TOKENS, golden_loops, write_golden
 from export.artifact.publish import check_output, failed_folder, publish, staging
 from export.gates.certificate import certify
-from export.gates.lowering import TEXT_TOKENS, LoweringVerdict, budget_name, lowering_gate, open_exact
+from export.gates.lowering import (
+    TEXT_TOKENS,
+    LoweringVerdict,
+    budget_name,
+    lowering_gate,
+    open_exact,
+    open_rewritten,
+)
 from export.gates.reference import CheckedReference, artifact_distance, check_reference, unlikely_text
 from export.job import Job, Progress, resolve, settle_cache
 from export.report.files import write_pages
@@ -36,7 +44,7 @@ from export.request import (
     parse_loops,
 )
 from export.source import Source, open_source, torch_threads
-from export.targets.registry import find_target, load_host, load_target, memory_report
+from export.targets.registry import StoredInjection, find_target, load_host, load_target, memory_report
 from export.texts import CALIBRATION_WINDOWS, WINDOW, calibration_windows, text_count, windows_for
 from parcae_mobile.errors import UsageError
 from parcae_mobile.manifest import MANIFEST, Manifest, ReferenceEntry, Verdict, hash_files
@@ -188,10 +196,7 @@ def export_one(job: Job, prepared: Prepared, progress: Progress = lambda line: N
                 job.source.tokenizer.save(folder)
             delegation = module.write(prepared.quantized, folder, job.options) or {}
             _add_golden(job, prepared.quantized, folder)
-        stored = module.read_injection(folder)
-        certificate = certify(job.source.model, stored)
-        problems = list(certificate.problems)
-        draft = assemble(job, prepared.quantized, module.signatures(folder), certificate, prepared.compression)
+        stored, draft, problems = certified(job, prepared.quantized, folder, prepared.compression)
         lowering, reference = NOT_RUN, None
         if prepared.reference is not None:
             with _timed(seconds, "gates"):
@@ -223,6 +228,17 @@ def export_one(job: Job, prepared: Prepared, progress: Progress = lambda line: N
     return result
 
 
+def certified(
+    job: Job, quantized: QuantizedModel, folder: Path, compression: Verdict
+) -> tuple[StoredInjection | None, Manifest, list[str]]:
+    """The injection as the written files hold it, the manifest's draft with its certificate, and what is wrong."""
+    module = load_target(job.target)
+    stored = module.read_injection(folder)
+    certificate = certify(job.source.model, stored)
+    draft = assemble(job, quantized, module.signatures(folder), certificate, compression)
+    return stored, draft, list(certificate.problems)
+
+
 def verify(
     job: Job,
     quantized: QuantizedModel,
@@ -238,7 +254,9 @@ def verify(
     budget = budget_name(draft.compute, draft.kv.dtype)
     texts = windows_for(job.source, "heldout", job.request.text, 8, min(TEXT_TOKENS, draft.kv.context))
     exact = open_exact(job.target, folder, draft, quantized, options.cache, host)
-    result = lowering_gate(host, quantized.model, texts, loops, budget, options.cache, progress, exact)
+    with tempfile.TemporaryDirectory(prefix="parcae-rewritten-") as other:
+        rewritten = open_rewritten(job.target, folder, Path(other), draft, quantized, options.cache)
+        result = lowering_gate(host, quantized.model, texts, loops, budget, options.cache, progress, exact, rewritten)
     return result, reference.entry(artifact_distance(host, reference.reference, loops))
 
 

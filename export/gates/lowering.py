@@ -28,7 +28,7 @@ from export.gates.function import (
 from export.gates.probes import PIECES, Measured, Probe, measure, split
 from export.gates.rounding import ROUNDING, rounding_failures
 from export.targets.host import Host
-from export.targets.registry import Target, load_exact
+from export.targets.registry import Target, load_exact, load_host
 from parcae_mobile.kv_cache import CacheSpec
 from parcae_mobile.manifest import Manifest, Verdict
 from parcae_mobile.model import Parcae
@@ -42,6 +42,7 @@ FULL_FP32 = CacheSpec()
 FP16_CACHE, INT8_CACHE = "fp32, fp16 cache", "fp32, int8 cache"
 ROUNDED_ALIKE = "rounded alike"  # no bounds but directions: see directions.py
 BUDGETS = FUNCTION | ROUNDING
+SHORT_PIECES = (20, 1, 1, 1)
 LARGEST_FP16 = 65504 / 2  # results beyond it leave no room for texts that were not tried
 
 
@@ -53,6 +54,15 @@ class Exact:
     model: Parcae
     cache: CacheSpec
     budget: str  # of FUNCTION, or ROUNDED_ALIKE where the host rounds still and the model rounds as it does
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """The artifact as tools that re-process or compile it may write it: as published, and with rounding out of the way
+    where that is another thing."""
+
+    by: str
+    twins: tuple[Exact, ...]
 
 
 @dataclass
@@ -97,11 +107,12 @@ def lowering_gate(
     cache: CacheSpec = FULL_FP32,
     progress: Callable[[str], None] = lambda line: None,
     exact: Exact | None = None,
+    rewritten: Rewritten | None = None,
 ) -> LoweringVerdict:
     """Compare on (texts, length + 1) ids at each loop count; last ids of a window are targets only.
 
     `compute` names the published artifact's budget (`budget_name`). Without `exact` an artifact that rounds nothing is
-    its own, and of one that rounds only the cost is judged.
+    its own, and of one that rounds only the cost is judged. `rewritten` is tried on a short text in pieces.
     """
     gate = _Gate(host, model, texts, tuple(loops), compute, cache, progress)
     if exact is not None:
@@ -111,6 +122,8 @@ def lowering_gate(
         gate.function(Exact(host, model, cache, compute))
     else:
         gate.published(texts)
+    if rewritten is not None:
+        gate.after(rewritten)
     return gate.verdict()
 
 
@@ -203,6 +216,23 @@ class _Gate:
             self._watch(count, self.host)
         self.budget |= budget
 
+    def after(self, rewritten: Rewritten) -> None:
+        """A prompt and a few tokens through what other tools make of the artifact: it must still be the function."""
+        pieces = split(min(sum(SHORT_PIECES), self.texts.shape[1] - 1, self.host.geometry.context), SHORT_PIECES)
+        length = sum(pieces)
+        probe = Probe(f"after {rewritten.by}", self.texts[:1, :length], self.texts[:1, 1 : length + 1], pieces)
+        worst = 0.0
+        for twin in rewritten.twins:
+            self.progress(f"{probe.name}, T={self.typical}")
+            measured = measure(twin.host, twin.model, probe, self.typical, twin.cache)
+            if twin.budget in ROUNDING:  # a rate over so few positions says nothing
+                bounds = {key: bound for key, bound in ROUNDING[twin.budget].items() if key != "top1"}
+                self.wrong += [f"{line} ({probe.name})" for line in rounding_failures(self.typical, measured, bounds)]
+            else:
+                self._judge(twin, self.typical, [(probe, measured)], FUNCTION[twin.budget])
+                worst = max(worst, measured.distance.max_abs)
+        self.notes.append(f"T={self.typical}: max_abs {worst:.2g} without rounding {probe.name}")
+
     def verdict(self) -> LoweringVerdict:
         """What came of it."""
         failures = [*self.wrong, *(line for count in self.loops for line in self.costly[count])]
@@ -277,6 +307,21 @@ def open_exact(
     spec = cache if int8 else replace(cache, dtype="fp32")
     exact = module.open_exact(folder, manifest, 1)
     return Exact(exact, module.reference(quantized, manifest.compute), spec, INT8_CACHE if int8 else "fp32")
+
+
+def open_rewritten(
+    target: Target, folder: Path, to: Path, manifest: Manifest, quantized: QuantizedModel, cache: CacheSpec
+) -> Rewritten | None:
+    """The artifact rewritten into the folder `to`; None where nothing rewrites this target's artifacts."""
+    by = load_exact(target).rewrite(folder, to)
+    if by is None:
+        return None
+    host = load_host(target)(to, manifest, 1)
+    published = Exact(host, quantized.model, cache, budget_name(manifest.compute, manifest.kv.dtype))
+    exact = open_exact(target, to, manifest, quantized, cache, host)
+    if exact is None or manifest.compute == manifest.kv.dtype == "fp32":
+        return Rewritten(by, (published,))
+    return Rewritten(by, (published, exact))
 
 
 def _greedy_agreement(exact: Exact, prompt: list[int], tokens: int, loops: int) -> int:

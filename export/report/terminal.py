@@ -51,6 +51,8 @@ def print_artifact(console: Console, path: str, manifest: Manifest, problems: li
     for name, verdict in (("lowering", manifest.lowering), ("compression", manifest.compression)):
         own = ", own budget" if name == "compression" and manifest.quantization.own_budget else ""
         console.print(Text.assemble(f"  {name} gate: ", _outcome(verdict), own))
+        if verdict.passed and verdict.note:
+            console.print(Text(f"    {verdict.note}"))
     if manifest.reference is not None:
         reference = manifest.reference
         worst = max((d["max_abs"] or 0.0 for d in reference.distance.values()), default=0.0)

@@ -111,6 +111,13 @@ class ExactModule(Protocol):
         """The eager model with the values that the files store, which rounds what that host rounds."""
         ...
 
+    def rewrite(self, folder: Path, to: Path) -> str | None:
+        """Write the artifact into a folder as tools that re-process or compile it may write it; says which tools.
+
+        None where nothing rewrites this target's artifacts.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Target:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from export.targets.coreml.engine import Engine, Interpreter
-from export.targets.coreml.host import CoreMLHost
+from export.targets.coreml.host import PACKAGE, CoreMLHost
 from export.targets.coreml.mil.interpreter import MilState
 from export.targets.coreml.mil.program import Operation
 from export.targets.host import CacheGeometry, Chunk, Host
@@ -51,6 +51,14 @@ def reference(quantized: QuantizedModel, compute: str) -> Parcae:
             parameter.copy_(parameter.half().float())
     model.rope = quantized.model.rope.half().float()
     return model.eval()
+
+
+def rewrite(folder: Path, to: Path) -> str | None:
+    """The package after coremltools' default passes, as tools write it that load, change and save a package."""
+    from export.targets.coreml.package import reprocess
+
+    reprocess(folder / PACKAGE, to / PACKAGE)
+    return "coremltools' default passes"
 
 
 class NormaliseFirst(Parcae):

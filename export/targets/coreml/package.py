@@ -23,12 +23,15 @@ with quiet():
     from coremltools.converters.mil.backend.mil.load import load as to_specification
     from coremltools.converters.mil.frontend.milproto.load import load as to_program
     from coremltools.converters.mil.mil import Program
-    from coremltools.converters.mil.mil.passes.pass_pipeline import PassPipeline, PassPipelineManager
+    from coremltools.converters.mil.mil.passes.pass_pipeline import PassPipeline
+    from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
     from coremltools.models.utils import load_spec
 
 NAMESPACE = uuid.UUID("3f0c3c5e-54a7-5f6b-9c39-6a3c2c0f7f10")
 FOLDER = "com.apple.CoreML"
-RETYPING = {"common::add_fp16_cast", "common::add_int16_cast"}  # conversions that a tool asks for, no clean-ups
+# No clean-ups: conversions to another type, which a tool has to ask for, and new names for ports (it finds that `state`
+# is a word of MIL), by which hosts could not call the package.
+LEFT_OUT = {"common::add_fp16_cast", "common::add_int16_cast", "common::sanitize_input_output_names"}
 
 
 def save_package(path: Path, functions: Mapping[str, Any], default: str, metadata: Mapping[str, str]) -> None:
@@ -78,15 +81,16 @@ def reprocess(package: Path, to: Path) -> None:
             file_weights_dir=str(package / "Data" / FOLDER / "weights"),
         )
         pipeline = PassPipeline.DEFAULT
-        pipeline.remove_passes(RETYPING)
-        PassPipelineManager.apply_pipeline(program, pipeline)
+        pipeline.remove_passes(LEFT_OUT)
+        for name in pipeline.passes:  # their manager also prints and checks the program after each, half of the time
+            graph_pass = PASS_REGISTRY[name]
+            graph_pass.set_options(pipeline.get_options(name))
+            graph_pass(program)
+        program.validate()
     metadata = dict(specification.description.metadata.userDefined)
     default = specification.description.defaultFunctionName or "main"
     save_package(to, program.functions, default, metadata)
     saved = to / "Data" / FOLDER / "model.mlmodel"
     rewritten = load_spec(str(saved))
-    outputs = [output.name for output in rewritten.description.output]
     rewritten.description.CopyFrom(specification.description)  # the program alone does not know the ranges of shapes
-    for output, name in zip(rewritten.description.output, outputs, strict=True):
-        output.name = name  # coremltools calls an output `state` another name
     saved.write_bytes(rewritten.SerializeToString(deterministic=True))

@@ -44,6 +44,11 @@ def reference(quantized: QuantizedModel, compute: str) -> Parcae:
     return shared
 
 
+def rewrite(folder: Path, to: Path) -> str | None:
+    """Nothing: a program is compiled once, when it is written."""
+    return None
+
+
 class RoundedLinear(nn.Module):
     """`x @ weight^T + bias` with each row of x rounded to int8."""
 

@@ -23,6 +23,7 @@ class Constants:
         self.package = package
         self._literals: dict[Blob | Immediate, Value] = {}
         self._folded: dict[Hashable, tuple[Value, ...]] = {}
+        self.checked: dict[int, tuple[Value]] = {}  # by the id of a `const` operation, which lives as long as these do
 
     def literal(self, item: Blob | Immediate, where: Callable[[], str]) -> Value:
         """The tensor of a blob or an immediate. Raises BlobError, with `where` in front."""
@@ -40,10 +41,14 @@ class Constants:
         except BlobError as error:
             raise BlobError(f"{where()}: {error}") from error
         value = Value(data, dtype, constant=True)
-        # Packed integers grow up to eight times when decoded: they are not worth keeping.
         if isinstance(item, Immediate) or dtype.bits >= 8:
             self._literals[item] = value
         return value
+
+    def keep(self, operation: Operation, value: Value) -> None:
+        """Remember what a `const` operation gives; packed integers grow up to eight times when decoded, so not them."""
+        if value.dtype.bits >= 8:
+            self.checked[id(operation)] = (value,)
 
     def folded(
         self, function: Function, operation: Operation, compute: Callable[[], tuple[Value, ...]]

@@ -106,8 +106,9 @@ class Executor:
         self, operation: Operation, scope: Scope, where: Callable[[], str]
     ) -> tuple[Value | str, ...] | tuple[Value, ...]:
         kind = operation.type
-        if kind == "const":
-            return (self.constant(operation, scope, where),)
+        if kind == "const":  # half of a program's operations
+            known = self.constants.checked.get(id(operation))
+            return (self.constant(operation, scope, where),) if known is None else known
         if kind.startswith("constexpr_"):
             return self.constants.folded(
                 self.function, operation, lambda: self.computed(operation, scope, where, constant=True)
@@ -129,6 +130,7 @@ class Executor:
         value = self.argument(operation.inputs["val"][0], scope, where)
         if not isinstance(value, str):
             self.check_type(operation.outputs[0], value, where)
+            self.constants.keep(operation, value)
         return value
 
     def argument(self, argument: Argument, scope: Scope, where: Callable[[], str]) -> Value | str:

@@ -154,6 +154,7 @@ def edit(
 
 CORE = "transformer_core_block_0_"
 QUERY, KEY, FC = CORE + "attn_c_q_weight", CORE + "attn_c_k_weight", CORE + "mlp_fc_weight"
+PROJ, TABLE, ROTATION = CORE + "mlp_proj_weight", "transformer_wte_weight", ("rope_cos", "rope_sin")
 
 
 def later_rows(table: np.ndarray) -> np.ndarray:
@@ -162,12 +163,12 @@ def later_rows(table: np.ndarray) -> np.ndarray:
     return np.concatenate([rows[:1], rows[2:], rows[-1:]]).reshape(-1)
 
 
-MUTANTS: dict[str, Callable[[Path], None]] = {
-    "a matrix a hundredth too large": lambda f: edit(f, CORE + "mlp_proj_weight", lambda a: a * 1.01, np.float32),
-    "one row of the table": lambda f: edit(f, "transformer_wte_weight", lambda a: np.roll(a, 128), np.float32),
-    "queries and keys swapped": lambda f: swap(f, QUERY, KEY),
-    "rotation off by one": lambda f: [edit(f, n, later_rows, np.float32) for n in ("rope_cos", "rope_sin")][0],
-    "poles": lambda f: edit(f, "transformer_adapter_decay", lambda a: a * 1.02, np.float32),
+MUTANTS: dict[tuple[str, str], Callable[[Path], None]] = {
+    ("unrolled", "a matrix a hundredth too large"): lambda f: edit(f, PROJ, lambda a: a * 1.01, np.float32),
+    ("while", "one row of the table"): lambda f: edit(f, TABLE, lambda a: np.roll(a, 128), np.float32),
+    ("stages", "queries and keys swapped"): lambda f: swap(f, QUERY, KEY),
+    ("stages", "rotation off by one"): lambda f: [edit(f, n, later_rows, np.float32) for n in ROTATION][0],
+    ("unrolled", "poles"): lambda f: edit(f, "transformer_adapter_decay", lambda a: a * 1.02, np.float32),
 }  # fmt: skip
 
 
@@ -180,12 +181,13 @@ def swap(folder: Path, first: str, second: str) -> None:
     edit(folder, second, lambda a: one, np.float32)
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_mutants_of_the_weights_fail(artifacts: Artifacts, texts: torch.Tensor, tmp_path: Path, mutant: str) -> None:
-    form = ("unrolled", "stages", "while")[len(mutant) % 3]
+@pytest.mark.parametrize(("form", "mutant"), MUTANTS)
+def test_mutants_of_the_weights_fail(
+    artifacts: Artifacts, texts: torch.Tensor, tmp_path: Path, form: str, mutant: str
+) -> None:
     folder, quantized = artifacts(form)
     changed = shutil.copytree(folder, tmp_path / "mutant")
-    MUTANTS[mutant](changed)
+    MUTANTS[form, mutant](changed)
     assert not judge(opened(changed, form, quantized.model), quantized, texts).passed
 
 
