@@ -2,7 +2,7 @@
 ## make demo           export the embedded model, verify the artifact, generate text from it
 ## make test           lint, types, the suite, the Android app's Kotlin, and the web demo
 ## make test-android   the Android app's Kotlin on the JVM
-## make test-web       the web demo in Node and headless Chromium
+## make test-web       the web demo in Node, it and the artifacts' pages in headless Chromium
 ## make web-demo       serve the web demo at http://localhost:4173
 ## make acceptance     the full matrix of targets, forms, loop counts and presets
 ## make shapes         300 random models on every target: verified, or refused by name
@@ -10,7 +10,7 @@
 ## make app-kit        write the vectors and schemas that every app passes
 ## make app-artifacts  export what the apps' tests and demos bundle
 ## make docs           write the generated pages and build the site in build/site
-## make docs-check     say whether a generated page or a link is stale
+## make docs-check     run the code in the documents, say whether a generated page or a link is stale
 ## make clean          remove everything that the other targets made
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -32,11 +32,15 @@ $(SETUP): requirements.lock pyproject.toml
 	$(BIN)/pip install -qq --disable-pip-version-check --no-deps -e .
 	@touch $@
 
+TINY := dist/parcae-tiny-onnx-dynamic-int4
 demo: $(SETUP)
-	$(BIN)/parcae-export --target onnx --loops dynamic --out dist --force --threads 1
-	$(BIN)/parcae-export verify dist/parcae-tiny-onnx-dynamic-int4 --threads 1
-	$(BIN)/parcae-export generate dist/parcae-tiny-onnx-dynamic-int4 --tokens 80 --temperature 0.7 --top-k 40 --threads 1
-	@echo "make web-demo opens the same model in a browser, with a slider for T"
+	@echo "1. Export: a small language model, made smaller, checked, and written for phones. A minute or two."
+	@$(BIN)/parcae-export --target onnx --loops dynamic --out dist --force --threads 1
+	@echo "2. Verify: is the folder whole, and does this machine compute what it should?"
+	@$(BIN)/parcae-export verify $(TINY) --threads 1
+	@echo "3. Generate: it goes on with a text. It is small and knows only Python: this looks like code, and means nothing."
+	@$(BIN)/parcae-export generate $(TINY) --tokens 64 --temperature 0.7 --top-k 40 --threads 1
+	@echo "Next: open $(TINY)/report.html, or make web-demo for the same model in a browser, with a slider for T"
 
 test: lint suite test-android test-web
 
@@ -104,10 +108,13 @@ $(APPS)/full/%: | $(SETUP)
 
 docs: build/.docs
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/generate.py --messages
 	$(BIN)/mkdocs build --quiet --strict
 
 docs-check: build/.docs
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python docs/generate.py --messages
+	$(BIN)/pytest -m "acceptance or not acceptance" tests/test_docs.py tests/test_notebook.py
 	$(BIN)/mkdocs build --quiet --strict
 
 build/.docs: docs/requirements.txt | $(SETUP)
@@ -123,9 +130,12 @@ web-demo: $(SETUP) $(APPS)/web/parcae-tiny-onnx-dynamic-int4-portable
 	cd web_demo && npm ci --no-audit --no-fund && npm run build && npm run preview
 
 WEB_MODELS := build/web-test-models
-# Types, lint, the kit's vectors and real artifacts in Node, and the app in headless Chromium, whose benchmark `bench` reads.
-test-web: $(SETUP) $(WEB_MODELS)/.made
-	web_demo/tests/run.sh $(WEB_MODELS)
+REPORTS := build/report-test
+JUDGED := $(APPS)/web/parcae-tiny-onnx-dynamic-int4-portable
+NOT_JUDGED := $(APPS)/shared/parcae-tiny-onnx-dynamic-fp32
+# Types, lint, the kit's vectors and real artifacts in Node, and the app and the artifacts' pages in headless Chromium, whose benchmark `bench` reads.
+test-web: $(SETUP) $(WEB_MODELS)/.made $(REPORTS)/.made
+	web_demo/tests/run.sh $(WEB_MODELS) $(REPORTS)
 	@test ! -e build/web-test/bench.json || $(BIN)/parcae-export bench --show --out build/web-test > /dev/null
 
 $(WEB_MODELS)/.made: | $(SETUP) app-artifacts
@@ -133,6 +143,17 @@ $(WEB_MODELS)/.made: | $(SETUP) app-artifacts
 	$(BIN)/parcae-export bundle $(APPS)/phone/parcae-tiny-onnx-dynamic-int4 --platform web --app $(@D) --name rounded
 	$(BIN)/parcae-export bundle $(APPS)/full/parcae-tiny-onnx-dynamic-fp32 --platform web --app $(@D) --name exact-full
 	$(BIN)/parcae-export bundle $(APPS)/shared/parcae-tiny-onnx-dynamic-fp32 --platform web --app $(@D) --name exact-shared
+	@touch $@
+
+# An artifact's own page, one that nothing judged, and the page of several with times of a short bench.
+COMPARED := $(JUDGED) $(APPS)/exact/parcae-tiny-onnx-dynamic-int4 $(NOT_JUDGED)
+$(REPORTS)/.made: | $(SETUP) app-artifacts
+	@mkdir -p $(@D)
+	cp $(JUDGED)/report.html $(@D)/judged.html
+	cp $(NOT_JUDGED)/report.html $(@D)/not-judged.html
+	$(BIN)/parcae-export bench $(COMPARED) --measure speed --loops 1 --loops 4 --loops 8 --context 64 --context 512 \
+		--rounds 3 --prompts 1 --out $(@D) > /dev/null
+	$(BIN)/parcae-export compare $(COMPARED) --bench $(@D)/bench.json --out $(@D)/compare.html --force > /dev/null
 	@touch $@
 
 clean:

@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +23,9 @@ from pathlib import Path
 from export.bench.request import BenchRequest
 from export.bench.rows import Memory, Row, Run, Speed, Table, Variant
 from export.bench.runners import Runner, opener
+from export.bench.speeds import variant_of
 from export.bench.traffic import cache_bytes, cache_touched, read_bandwidth, total_of, touched_weights, weights_of
+from export.job import Progress, silent
 from export.targets.host import CacheGeometry
 from export.targets.registry import find_target
 from parcae_mobile.errors import ParcaeError, UsageError
@@ -34,7 +36,6 @@ STEPS_A_TURN = 3
 LONG_PROMPT = 512  # longer ones take seconds, and are given once
 TOKENS = 32  # tokens after the prompt, for memory
 TOOLS = ("torch", "onnxruntime", "onnxruntime-genai", "executorch", "numpy")
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -70,18 +71,7 @@ def subjects_of(folder: Path, loops: Sequence[int]) -> list[Subject]:
         counts = loops = [1]
     return [
         Subject(
-            Variant(
-                kind="artifact",
-                model=manifest.model,
-                target=manifest.target,
-                loop_form=manifest.loop_form,
-                quant=manifest.quantization.recipe,
-                compute=manifest.compute,
-                kv_policy=manifest.kv.policy,
-                kv_dtype=manifest.kv.dtype,
-                portable=manifest.portable,
-                loops=count,
-            ),
+            variant_of(manifest, count),
             folder,
             geometry,
             manifest.kv.context,
@@ -92,9 +82,7 @@ def subjects_of(folder: Path, loops: Sequence[int]) -> list[Subject]:
     ]
 
 
-def run_bench(
-    subjects: Sequence[Subject], request: BenchRequest, table: Table, progress: Progress = lambda line: None
-) -> None:
+def run_bench(subjects: Sequence[Subject], request: BenchRequest, table: Table, progress: Progress = silent) -> None:
     """Measure and merge into `table`. Raises `UsageError` if nothing fits, `ParcaeError` if a process fails."""
     pairs = [(s, c) for s in subjects for c in request.contexts if s.takes(c)]
     if not pairs:
@@ -104,7 +92,7 @@ def run_bench(
     if "memory" in request.measure:
         for place, (subject, context) in enumerate(pairs):
             if subject.runs_here:
-                progress(f"memory {place + 1}/{len(pairs)}: {subject.variant.label}, T={subject.variant.loops}")
+                progress(f"memory: {subject.variant.label}, T={subject.variant.loops}", place + 1, len(pairs))
                 measured = measure_memory(subject, context, threads)
                 rows[subject, context] = rows[subject, context].model_copy(update={"memory": measured})
     if "speed" in request.measure:

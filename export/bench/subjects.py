@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from export.bench.request import BenchRequest
 from export.bench.rows import Variant
 from export.bench.run import Subject
 from export.bench.runners import BASELINES, GENAI_LLAMA, NAIVE_EXECUTORCH, NAIVE_ONNX, PTE
+from export.job import Progress, silent
 from export.pipeline import run_export
 from export.request import ExportRequest
 from export.source import Source
@@ -30,7 +31,6 @@ from parcae_mobile.loops import KV_POLICIES
 from parcae_mobile.manifest import MANIFEST, Manifest, read_manifest
 from quantize.recipe import load_recipe
 
-Progress = Callable[[str], None]
 ROOM = 64  # tokens after the context for which a naive ExecuTorch file is built
 
 
@@ -120,7 +120,7 @@ def make_baselines(
     loops: int,
     contexts: Sequence[int],
     folder: Path,
-    progress: Progress = lambda line: None,
+    progress: Progress = silent,
 ) -> list[Subject]:
     """Build what is not there yet, and name it. The naive ExecuTorch file has one for each context.
 

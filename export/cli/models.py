@@ -1,4 +1,4 @@
-"""Subcommands on models and machines: reference, compare, convert, doctor."""
+"""Subcommands on models and machines: reference, recipes, convert, doctor."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def reference(
 
 
 @app.command()
-def compare(
+def recipes(
     model: Model = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
     tokenizer: Tokenizer = None,
@@ -87,7 +87,7 @@ def compare(
 
     if plot is not None and not plot.parent.is_dir():
         raise UsageError(f"--plot {plot}: there is no folder {plot.parent}; make it first")
-    recipes = [load_recipe(name) for name in quant]
+    loaded = [load_recipe(name) for name in quant]
     source = open_source(model, revision, tokenizer=tokenizer, checkpoint=checkpoint)
     if not source.real:
         raise UsageError("this model has no tokenizer, so nothing can be said about quality; give --tokenizer")
@@ -95,10 +95,10 @@ def compare(
         points = compare_recipes(
             source.model,
             held_out(source, windows),
-            recipes,
+            loaded,
             calibration_windows(source, None),
             algorithm,
-            progress=lambda name, done, total: progress(f"{done}/{total} {name}"),
+            progress=lambda name, done, total: progress(f"comparing: {name}", done, total),
         )
     if plot is not None:
         plot_recipes(points, plot)

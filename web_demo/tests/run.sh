@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Types, lint, unit tests and the app in headless Chromium: tests/run.sh MODELS, or `make test-web`.
+# Types, lint, unit tests, the app and the artifacts' pages in headless Chromium: tests/run.sh MODELS PAGES, or `make test-web`.
 # Installs what it needs where it can. A suite that cannot run here is named in one line, and nothing else fails for it.
 set -euo pipefail
-export WEB_TEST_MODELS
+export WEB_TEST_MODELS REPORT_TEST_PAGES
 WEB_TEST_MODELS=$(realpath "$1")
+REPORT_TEST_PAGES=$(realpath "$2")
 cd "$(dirname "$0")/.."
 
 if ! command -v npm > /dev/null; then

@@ -34,10 +34,9 @@ def clients(manifest: Manifest) -> list[Client]:
 def _onnx(manifest: Manifest) -> list[Client]:
     if manifest.loop_form != "unrolled":
         code = (
-            "import onnxruntime as ort\n\n"
-            "from export.targets.registry import find_target, load_host\n"
-            "from parcae_mobile.manifest import read_manifest\n"
             "from pathlib import Path\n\n"
+            "from export.targets.registry import find_target, load_host\n"
+            "from parcae_mobile.manifest import read_manifest\n\n"
             f'folder = Path("{manifest.artifact}")\n'
             'host = load_host(find_target("onnx"))(folder, read_manifest(folder), 1)\n'
             f"logits = host.run([1, 2, 3], loops={min(manifest.trained_loops, manifest.max_loops)})"

@@ -1,7 +1,7 @@
 """Renders report.html: one page that opens offline, in light and dark, on a desk and on a phone.
 
     text = render([Subject(manifest, facts)])              # an artifact's own page
-    text = render([Subject(read_manifest(a)), Subject(read_manifest(b))])
+    text = render([Subject(read_manifest(folder), read_facts(folder)) for folder in folders])
 
 The same facts give the same bytes. Everything that comes from a checkpoint or a manifest is escaped, and the page's own
 policy forbids scripts and requests.
@@ -18,7 +18,9 @@ from jinja2 import Environment, StrictUndefined
 
 from export.report.page.clients import clients
 from export.report.page.plots import plots
-from export.report.page.subject import Subject
+from export.report.page.stored import FACTS, facts_text
+from export.report.page.subject import Subject, letters
+from export.report.page.summary import WORDS, Table, comparison, key_figures
 from export.targets.registry import TARGETS
 from parcae_mobile.manifest import Manifest, Verdict
 
@@ -31,6 +33,13 @@ _COLUMNS = (
     ("perplexity_ratio", "perplexity ratio", ".4f"),
     ("greedy_equal", "greedy tokens equal", "d"),
 )
+_BOUNDS = {
+    "kl_mean": ("mean KL", "at most"),
+    "top1": ("top-1", "at least"),
+    "max_abs": ("greatest difference", "at most"),
+    "cosine": ("cosine", "at least"),
+    "greedy": ("greedy tokens", "at least"),
+}
 
 
 @dataclass(frozen=True)
@@ -42,29 +51,32 @@ class Line:
     title: str
     detail: str
 
-
-@dataclass(frozen=True)
-class Table:
-    """Rows under columns; the first cell of a row names it."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
+    @property
+    def sign(self) -> str:
+        """The outcome as a sign, for who does not see colours."""
+        return {"passed": "\u2713", "failed": "\u2717"}.get(self.kind, "\u2013")
 
 
 def render(subjects: Sequence[Subject]) -> str:
     """HTML text of a page about one or more artifacts."""
-    title = subjects[0].manifest.artifact if len(subjects) == 1 else f"{len(subjects)} artifacts side by side"
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    alone = len(subjects) == 1
+    title = subjects[0].manifest.artifact if alone else f"{len(subjects)} artifacts side by side"
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = resources.files("export.report.page").joinpath("template.html").read_text(encoding="utf-8")
+    facts = subjects[0].facts if alone else None
     return environment.from_string(source).render(
         title=title,
-        subjects=subjects,
+        named=list(zip(subjects, letters(subjects), strict=True)),
+        comparison=None if alone else comparison(subjects),
         plots=plots(subjects),
         titles={target.name: target.title for target in TARGETS.values()},
+        figures=key_figures,
         verdicts=verdict_lines,
         measured=measured_tables,
         clients=clients,
+        words=WORDS,
+        facts_name=FACTS,
+        facts=None if facts is None else facts_text(facts),
     )
 
 
@@ -75,7 +87,7 @@ def verdict_lines(subject: Subject) -> list[Line]:
         _gate(
             manifest.lowering,
             "Lowering: the files compute what PyTorch computes with the same weights",
-            "It would have caught a wrong weight, a swapped matrix, a shifted cache slot or position, a wrong count",
+            "It would have caught a wrong weight, a swapped matrix, a shifted cache slot, a wrong position or count",
         ),
         _gate(
             manifest.compression,
@@ -89,10 +101,16 @@ def verdict_lines(subject: Subject) -> list[Line]:
 def _gate(verdict: Verdict, title: str, caught: str) -> Line:
     if verdict.passed is None:
         return Line("not run:", "not-run", title, verdict.note)
-    bounds = ", ".join(f"{key} {bound:g}" for key, bound in verdict.budget.items())
+    bounds = ", ".join(bound_words(key, bound) for key, bound in verdict.budget.items())
     if verdict.passed:
         return Line("passed:", "passed", title, f"{caught}. Bounds: {bounds}.")
     return Line("FAILED:", "failed", title, f"{verdict.note}. Bounds: {bounds}.")
+
+
+def bound_words(key: str, bound: float) -> str:
+    """A gate's bound as a reader says it."""
+    name, side = _BOUNDS.get(key, (key, ""))
+    return f"{name} {side} {bound:.1%}" if key == "top1" else " ".join(f"{name} {side} {bound:g}".split())
 
 
 def _certificate(manifest: Manifest) -> Line:

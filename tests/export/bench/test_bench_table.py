@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from export.bench.goals import Goal, judge, load_goals, metric, not_measured
 from export.bench.plot import plot_table
 from export.bench.rows import Memory, Row, Run, Speed, Table, Variant, read_table, write_table
+from export.bench.speeds import decode_times
 from export.bench.table import HEAD, cells, markdown, outcome_cells
 from parcae_mobile.errors import InputError, UsageError
+from parcae_mobile.manifest import KV, Manifest, Quantization
 
 MACHINE = Run(processor="made up", cores=2, bandwidth=20e9, rounds=3, tools={"numpy": "2"})
 
@@ -202,3 +204,26 @@ def test_the_documentation_shows_the_kept_table() -> None:
     folder = Path(__file__).parents[3] / "docs" / "bench"
     kept = read_table(folder / "140m.json")
     assert kept.rows and (folder / "140m.md").read_text() == markdown(kept)
+
+
+def test_times_for_a_page_come_from_one_run_that_measured_all(tmp_path: Path) -> None:
+    here, there = (Manifest.model_construct(**_identity(quant), artifact=quant) for quant in ("int4", "int8"))
+    other = row(run=2, decode=6.0, quant="int8")
+    kept = table(row(run=1), row(run=2, decode=5.0), row(loops=1, run=2, decode=2.0), other, row(run=3), runs=3)
+    first, second = decode_times(kept, [here, there], tmp_path)
+    assert first.decode_ms == {128: {1: 2.0, 8: 5.0}} and second.decode_ms == {128: {8: 6.0}}
+    assert first.machine == "made up, 1 thread"
+    assert decode_times(kept, [here], tmp_path)[0].decode_ms == {128: {8: 4.0}}, "the last run of it alone"
+    apart = table(row(run=1), row(run=2, quant="int8"), runs=2)
+    with pytest.raises(InputError, match="no run measured all of these artifacts"):
+        decode_times(apart, [here, there], tmp_path)
+    with pytest.raises(InputError, match="no times of int8 .*measure it with parcae-export bench"):
+        decode_times(table(row()), [there], tmp_path)
+
+
+def _identity(quant: str) -> dict[str, Any]:
+    """The fields of a manifest that `row` makes rows of."""
+    kv = KV.model_construct(policy="full", dtype="int8")
+    recipe = Quantization.model_construct(recipe=quant)
+    shape = {"model": "m", "target": "onnx", "loop_form": "scan", "compute": "int8", "portable": False}
+    return {**shape, "kv": kv, "quantization": recipe}

@@ -96,7 +96,7 @@ def test_bytes_that_are_no_utf8_end_in_one_line(cli: Callable[..., Any], exporte
         (["generate", "x", "--threads", "100000"], "--threads"),
         (["--seed", str(2**70)], "--seed"),
         (["--threads", "100000"], "--threads 100000"),
-        (["compare", "--plot", "no/such/folder/x.svg"], "there is no folder no/such/folder"),
+        (["recipes", "--plot", "no/such/folder/x.svg"], "there is no folder no/such/folder"),
     ],
 )
 def test_numbers_and_folders_that_cannot_be_are_refused_at_once(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,12 @@ from typing import Any
 import pytest
 
 from export.report.card import card
+from export.report.page.front import front_plots
 from export.report.page.page import render, verdict_lines
-from export.report.page.subject import ModelFacts, Subject
+from export.report.page.stored import read_facts
+from export.report.page.subject import ModelFacts, Speeds, Subject, letters
+from export.report.page.summary import comparison, key_figures
+from parcae_mobile.errors import InputError
 from parcae_mobile.manifest import Certificate, Manifest, read_manifest
 
 FACTS = ModelFacts(
@@ -95,10 +100,78 @@ def test_a_gate_that_did_not_run_is_not_called_passed(manifest: Manifest) -> Non
     assert (line.word, line.kind) == ("not run:", "not-run")
 
 
-def test_several_artifacts_stand_on_one_page(manifest: Manifest) -> None:
-    other = manifest.model_copy(update={"artifact": "another"})
-    words = " ".join(Reader(render([Subject(manifest), Subject(other)])).words)
-    assert "2 artifacts side by side" in words and manifest.artifact in words and "another" in words
+def costing(manifest: Manifest, name: str, kl: float, nbytes: int) -> Manifest:
+    """The manifest of an artifact that is as far from fp32 and as large as it is told."""
+    rows = {loops: {**row, "kl_mean": kl} for loops, row in manifest.compression.by_loops.items()}
+    files = {**manifest.files, "weights.data": manifest.files["weights.data"].model_copy(update={"bytes": nbytes})}
+    verdict = manifest.compression.model_copy(update={"by_loops": rows})
+    return manifest.model_copy(update={"artifact": name, "compression": verdict, "files": files})
+
+
+def test_several_artifacts_stand_on_one_page_with_their_front(manifest: Manifest) -> None:
+    judged, _ = Subject(manifest).cost or (0, {})
+    times = [Speeds("a machine", {128: {1: 1.5, judged: ms}, 1024: {judged: 9.0}}) for ms in (4.25, 6.5)]
+    pair = [
+        Subject(costing(manifest, "m-onnx-int4", 0.008, 1_000_000), FACTS, times[0]),
+        Subject(costing(manifest, "m-onnx-int8", 0.0002, 2_000_000), FACTS, times[1]),
+    ]
+    assert letters(pair) == ["A int4", "B int8"]
+    reader = Reader(render(pair))
+    words = " ".join(reader.words)
+    assert "2 artifacts side by side" in words and "m-onnx-int4" in words and "m-onnx-int8" in words
+    table = comparison(pair)
+    assert [row[table.columns.index("KL to fp32")] for row in table.rows] == ["8.0e-03", "2.0e-04"]
+    assert [row[-1] for row in table.rows] == ["4.25", "6.50"] and table.columns[-1] == "ms per token after 128"
+    size, speed = front_plots(pair)
+    assert f"B int8, T={judged}: 6.50 ms, 0.0002" in speed.alternative and "A int4" in size.alternative
+
+
+def test_what_nothing_judged_is_named_beside_the_front_and_not_drawn_in_it(manifest: Manifest) -> None:
+    blank = manifest.compression.model_copy(update={"passed": None, "by_loops": {}, "note": "not run (--no-verify)"})
+    unknown = manifest.model_copy(update={"artifact": "m-none", "compression": blank})
+    three = [costing(manifest, "m-int4", 0.008, 1_000_000), costing(manifest, "m-int8", 0.0002, 2_000_000), unknown]
+    (front,) = front_plots([Subject(each) for each in three])
+    assert "not shown" in front.caption.lower() and "C none" in front.caption and "C none" not in front.alternative
+    row = comparison([Subject(each) for each in three]).rows[2]
+    assert row[3:5] == ["-", "-"] and "compression not run" in row[6]
+
+
+def test_one_artifact_has_key_figures_and_with_a_bench_its_times(manifest: Manifest) -> None:
+    assert not list(front_plots([Subject(manifest, FACTS)]))
+    loops, cost = Subject(manifest).cost or (0, {})
+    figures = key_figures(Subject(manifest, FACTS, Speeds("a machine", {128: {1: 1.5, loops: 4.25}})))
+    assert figures[1].value == f"{cost['top1']:.1%}" and f"T={loops}" in figures[1].what
+    assert figures[-1].value == "4.25 ms" and "4.6 times smaller" in figures[0].what
+    timed = Reader(render([Subject(manifest, FACTS, Speeds("a machine", {128: {1: 1.5, 8: 4.25}}))]))
+    spoken = [attributes["aria-label"] or "" for tag, attributes in timed.tags if attributes.get("role") == "img"]
+    assert any("T=8 4.25 ms" in text for text in spoken)
+
+
+def test_the_facts_on_a_page_are_read_back_from_it(manifest: Manifest, tmp_path: Path) -> None:
+    assert read_facts(tmp_path) is None
+    page = render([Subject(manifest, FACTS)])
+    (tmp_path / "report.html").write_text(page, encoding="utf-8")
+    assert read_facts(tmp_path) == FACTS
+    (tmp_path / "report.html").write_text(re.sub(r'<meta name="parcae-facts".*', "", page), encoding="utf-8")
+    assert read_facts(tmp_path) is None
+    (tmp_path / "report.html").write_text(page.replace("bytes_by_component", "bytes"), encoding="utf-8")
+    with pytest.raises(InputError, match="facts cannot be read; export the artifact again"):
+        read_facts(tmp_path)
+
+
+def test_commands_show_one_artifact_and_compare_several(
+    cli: Callable[..., Any], exported: tuple[Path, Any], tmp_path: Path
+) -> None:
+    folder, page = exported[0], tmp_path / "compare.html"
+    assert Path(cli("report", folder).out.strip()) == folder / "report.html"
+    ran = cli("compare", folder, folder, "--out", page, "--json")
+    assert ran.code == 0 and [row["checks"] for row in ran.json["rows"]] == ["passed", "passed"]
+    assert "Injection poles: A" in page.read_text(encoding="utf-8"), "facts come from the artifact's own page"
+    assert cli("compare", folder, folder, "--out", page).code == 2, "it is there already"
+    assert "two or more artifact folders" in cli("compare", folder, "--out", tmp_path / "x.html").line
+    (tmp_path / "bench.json").write_text('{"format": 1}')
+    ran = cli("report", folder, "--bench", tmp_path / "bench.json", "--out", tmp_path / "timed.html")
+    assert ran.code == 3 and "no times of" in ran.line and not (tmp_path / "timed.html").exists()
 
 
 def test_a_card_has_the_hub_metadata_and_the_measured_table(manifest: Manifest) -> None:

@@ -29,6 +29,11 @@ const FLAGS = [
   "--disable-sync",
 ];
 
+export function launch(): Promise<Browser> {
+  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+  return chromium.launch({ executablePath, headless: true, args: FLAGS });
+}
+
 /** What is served in place of a model's file; null: it is not there. */
 export type Damage = (name: string, content: Buffer) => Buffer | null;
 
@@ -57,9 +62,7 @@ export class Site {
     });
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     const { port } = server.address() as { port: number };
-    const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-    const browser = await chromium.launch({ executablePath, headless: true, args: FLAGS });
-    return (site = new Site(server, browser, `http://127.0.0.1:${port}/`));
+    return (site = new Site(server, await launch(), `http://127.0.0.1:${port}/`));
   }
 
   async close(): Promise<void> {
