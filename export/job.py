@@ -8,10 +8,9 @@ A job is never changed: what is measured for it gives a new one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 from export.kv.choice import JUDGED_LOOPS, LENGTH, WINDOWS, PolicyChoice, choose_policy
 from export.kv.scales import measure_scales
@@ -26,7 +25,15 @@ from parcae_mobile.manifest import Compute, LoopForm
 from parcae_mobile.model import Parcae
 from quantize.recipe import Recipe, assign_rules, half_matrices
 
-Progress = Callable[[str], None]
+
+class Progress(Protocol):
+    """Told what is being done, and how much of it where that is counted."""
+
+    def __call__(self, step: str, done: int = 0, total: int = 0) -> None: ...
+
+
+def silent(step: str, done: int = 0, total: int = 0) -> None:
+    """Progress that nobody reads."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from export.gates.lowering import (
     open_rewritten,
 )
 from export.gates.reference import CheckedReference, artifact_distance, check_reference, unlikely_text
-from export.job import Job, Progress, resolve, settle_cache
+from export.job import Job, Progress, resolve, settle_cache, silent
 from export.report.files import write_pages
 from export.report.page.measure import model_facts
 from export.report.page.subject import ModelFacts
@@ -88,7 +88,7 @@ class ExportResult:
         return {**describe(self.path, self.manifest), **outcome}
 
 
-def run_export(request: ExportRequest, progress: Progress = lambda line: None) -> list[ExportResult]:
+def run_export(request: ExportRequest, progress: Progress = silent) -> list[ExportResult]:
     """Make every artifact that the request names. Failed ones lie in `NAME.failed` and have `passed` False."""
     check_files_are_read(request)
     check_seed(request.seed)
@@ -152,7 +152,7 @@ def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: P
     first_token = None if source.tokenizer is None else source.tokenizer.bos
 
     def report(name: str, done: int, total: int) -> None:
-        progress(f"quantizing {done}/{total} {name}")
+        progress(f"quantizing: {name}", done, total)
 
     return quantize_with(
         source.model,
@@ -185,7 +185,7 @@ def compression_verdict(
     return Verdict(passed=result.passed, by_loops=by_loops, budget=budget, note="; ".join(result.failures))
 
 
-def export_one(job: Job, prepared: Prepared, progress: Progress = lambda line: None) -> ExportResult:
+def export_one(job: Job, prepared: Prepared, progress: Progress = silent) -> ExportResult:
     """Write, certify, verify and publish one artifact."""
     module = load_target(job.target)
     seconds: dict[str, float] = {}

@@ -10,17 +10,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 from rich.console import Console
+from rich.progress import Progress as ProgressBar
+from rich.progress import ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from export.request import CHECKPOINT_HELP, MODEL_HELP, THREADS_HELP, TOKENIZER_HELP
 from parcae_mobile.errors import UsageError
 
+if TYPE_CHECKING:
+    from export.job import Progress
+
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -99,11 +103,31 @@ def text_of(argument: str, option: str) -> str:
         raise UsageError(f"{option}: not UTF-8; give the text in that encoding") from None
 
 
+class _Left(ProgressColumn):
+    """How many of how many, and how long the rest may take, where a step is counted."""
+
+    def render(self, task: Task) -> Text:
+        if not task.total:
+            return Text()
+        seconds = task.time_remaining
+        left = "" if seconds is None else f", about {seconds:.0f} s left"
+        return Text(f"{task.completed:.0f}/{task.total:.0f}{left}")
+
+
 @contextmanager
-def progress_line(quiet: bool) -> Iterator[Callable[[str], None]]:
-    """A spinner with the present step on standard error, or nothing."""
-    if quiet:
-        yield lambda line: None
-        return
-    with err.status("starting") as status:
-        yield lambda line: status.update(Text(line))
+def progress_line(quiet: bool) -> Iterator[Progress]:
+    """The present step on standard error, how far it is and for how long it has run; nothing where nobody looks."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), _Left(), TimeElapsedColumn())
+    with ProgressBar(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
+        task = bar.add_task("starting", total=None)
+        kind = ""
+
+        def show(step: str, done: int = 0, total: int = 0) -> None:
+            nonlocal kind
+            name = step.split(":")[0]
+            if name != kind:  # a new stage has a clock of its own
+                bar.reset(task, total=total or None)
+                kind = name
+            bar.update(task, description=step, completed=done, total=total or None)
+
+        yield show

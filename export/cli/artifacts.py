@@ -26,7 +26,10 @@ from parcae_mobile.errors import UsageError
 
 @app.command()
 def verify(
-    artifact: Annotated[Path, typer.Argument(help="Artifact folder.")], threads: Threads = 0, as_json: Json = False
+    artifact: Annotated[Path, typer.Argument(help="Artifact folder.")],
+    details: Annotated[bool, typer.Option(help="The self-test's figures by loop count.")] = False,
+    threads: Threads = 0,
+    as_json: Json = False,
 ) -> None:
     """Check an artifact folder: files, checksums, certificate, and a self-test on this machine."""
     from export.artifact.describe import describe
@@ -38,6 +41,14 @@ def verify(
         print_json({"artifacts": [{**describe(artifact, report.manifest), "verify": report.to_json()}]})
         return
     out.print(f"{artifact}: {len(report.manifest.files)} files match their checksums", soft_wrap=True)
+    if not details:
+        counts = ", ".join(map(str, sorted(report.self_test)))
+        least = min(distance.top1 for distance in report.self_test.values())
+        out.print(
+            f"  self-test T={counts}: passed on this machine, at least {least:.1%} of next tokens as expected",
+            soft_wrap=True,
+        )
+        return
     for loops, distance in report.self_test.items():
         out.print(
             f"  self-test T={loops}: max |diff| {distance.max_abs:.1e}, KL {distance.kl_mean:.1e}, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ from parcae_mobile.errors import UsageError
 
 if TYPE_CHECKING:
     from export.bench.rows import Table
+    from export.job import Progress
 
 TABLE = "bench.json"
 
@@ -49,7 +49,7 @@ def bench(
     _report(table, plot, markdown, as_json)
 
 
-def _measure(request: BenchRequest, artifacts: list[Path], table: Table, progress: Callable[[str], None]) -> None:
+def _measure(request: BenchRequest, artifacts: list[Path], table: Table, progress: Progress) -> None:
     """Make what is to be compared where it is not there yet, and measure it into the table."""
     from export.bench.run import run_bench, subjects_of
     from export.bench.subjects import check_names, make_artifacts, make_baselines

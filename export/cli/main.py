@@ -33,6 +33,7 @@ def export(
     *,
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option(help="No progress, no report.")] = False,
+    details: Annotated[bool, typer.Option(help="Every figure of every check, in tables.")] = False,
     debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,
     **options: Any,
 ) -> None:
@@ -48,18 +49,22 @@ def export(
     if as_json:
         print_json({"artifacts": [result.to_json() for result in results]})
     elif not quiet:
-        _print(results)
+        _print(results, details)
     failed = [result for result in results if not result.passed]
     if failed:
         raise GateError(f"{failed[0].path.name}: {failed[0].problems[0]}; see {failed[0].path}")
 
 
-def _print(results: list[ExportResult]) -> None:
+def _print(results: list[ExportResult], details: bool) -> None:
+    from export.report.outcome import print_outcome
     from export.report.terminal import print_artifact, print_memory
 
     for note in results[0].notes if results else []:
         out.print(f"note: {note}", soft_wrap=True)
     for result in results:
+        if not details:
+            print_outcome(out, result.path, result.manifest, result.problems)
+            continue
         print_artifact(out, str(result.path), result.manifest, result.problems)
         print_memory(out, result.memory)
         spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items())

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from quantize.guard import GuardRow
     from quantize.planning import PlannedTensor
 
+# Colours that people who see few of them can tell apart; the word says it too.
+PASSED, FAILED = "cyan", "bold red"
+
 
 def print_artifact(console: Console, path: str, manifest: Manifest, problems: list[str]) -> None:
     """One artifact: what it is, what it weighs, what was proven about it."""
@@ -38,7 +41,7 @@ def print_artifact(console: Console, path: str, manifest: Manifest, problems: li
     else:
         console.print(f"  injection: {certificate.note}")
     for problem in certificate.problems if not problems else ():
-        console.print(Text.assemble("  ", ("FAILED", "red"), f" {problem}"))
+        console.print(Text.assemble("  ", ("FAILED", FAILED), f" {problem}"))
     for name, part in manifest.delegation.items():
         console.print(
             f"  XNNPACK takes {part.macs_share:.1%} of the multiply-accumulates and {part.operators_share:.1%} of the "
@@ -64,7 +67,7 @@ def print_artifact(console: Console, path: str, manifest: Manifest, problems: li
             kl, top1 = _figure(distance["kl_mean"], ".1e"), _figure(distance["top1"], ".1%")
             console.print(f"  the artifact itself against the golden logits, T={loops}: KL {kl}, top-1 {top1}")
     for problem in problems:
-        console.print(Text.assemble("  ", ("FAILED", "red"), f" {problem}"))
+        console.print(Text.assemble("  ", ("FAILED", FAILED), f" {problem}"))
 
 
 def _print_policies(console: Console, kv: KV) -> None:
@@ -127,7 +130,7 @@ def _outcome(verdict: Verdict) -> Text:
     if verdict.passed is None:
         return Text(verdict.note or "not run")
     bounds = ", ".join(f"{key} {value:g}" for key, value in verdict.budget.items())
-    return Text.assemble(("passed", "green") if verdict.passed else ("failed", "red"), f" ({bounds})")
+    return Text.assemble(("passed", PASSED) if verdict.passed else ("failed", FAILED), f" ({bounds})")
 
 
 def print_model(console: Console, described: dict[str, Any]) -> None:
@@ -203,7 +206,9 @@ def print_points(console: Console, points: Sequence[RecipePoint]) -> None:
 
 def print_rows(console: Console, title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A plain table."""
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")  # names that are cut off are no names
     for row in rows:
         table.add_row(*row)
     console.print(table)

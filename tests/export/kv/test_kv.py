@@ -164,7 +164,7 @@ def test_a_settled_loop_shares_its_slots_and_a_slow_one_does_not(data: Path) -> 
 
 def test_what_was_measured_is_in_the_manifest_and_the_report(cli: Any, mini: Path, text: Path, tmp_path: Path) -> None:
     plain = ("--model", mini, "--text", text, "--calibration", text, "--quant", "fp32", "--no-verify", "--context", 80)
-    ran = cli(*plain, "--kv-dtype", "int8", "--out", tmp_path)
+    ran = cli(*plain, "--kv-dtype", "int8", "--details", "--out", tmp_path)
     assert ran.code == 0, ran.err
     kv = read_manifest(tmp_path / "mini-onnx-dynamic-fp32").kv
     assert set(kv.measured) == set(KV_POLICIES) and kv.measured_at_loops == 8
