@@ -1,13 +1,21 @@
-"""The documents: pages that the program writes are what it would write now, and links lead somewhere."""
+"""The documents: generated pages are what the program writes now, links lead somewhere, code in them is this code."""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+import typer
+
+from parcae_mobile.errors import ParcaeError
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "app_kit").glob("*.md")])
@@ -33,3 +41,76 @@ def test_files_that_a_document_names_exist(page: Path) -> None:
     pattern = r"`((?:export|parcae_mobile|quantize|tests|training|app_kit)/[\w./-]+\.(?:py|json|toml|html))`"
     named = re.findall(pattern, page.read_text(encoding="utf-8"))
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"))
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """(page, words) of every call of the command that a document shows, lines that go on joined."""
+    for page in PAGES:
+        if page.name == "cli.md":
+            continue
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"(?m)^(?:    )?(?:\$ )?(?:\.venv/bin/)?(parcae-export\b.*)$", text):
+            for part in re.split(r";|&&", line.split(" #")[0]):
+                words = shlex.split(part)
+                if words[:1] == ["parcae-export"] and "|" not in words:
+                    yield str(page.relative_to(ROOT)), words[1:]
+
+
+def test_commands_in_documents_exist_with_their_options() -> None:
+    from export.cli.main import app
+
+    command = typer.main.get_command(app)
+    subcommands = command.commands  # type: ignore[attr-defined]
+    shown = list(commands())
+    assert len(shown) > 40
+    wrong = []
+    for page, words in shown:
+        named = subcommands.get(words[0]) if words and not words[0].startswith(("-", "$")) else command
+        if named is None:
+            wrong.append(f"{page}: parcae-export {words[0]}")
+            continue
+        known = {option for parameter in named.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        wrong += [f"{page}: {word}" for word in words if word.startswith("--") and word.split("=")[0] not in known]
+    assert not wrong
+
+
+PYTHON = [(page, code) for page in PAGES for code in blocks(page, "python")]
+
+
+@pytest.mark.parametrize(("page", "code"), PYTHON, ids=[f"{page.name}-{n}" for n, (page, _) in enumerate(PYTHON)])
+def test_python_in_documents_imports_what_is_there(page: Path, code: str) -> None:
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in (
+            "parcae_mobile",
+            "quantize",
+            "export",
+        ):
+            module = importlib.import_module(node.module or "")
+            assert not [alias.name for alias in node.names if not hasattr(module, alias.name)], page
+
+
+def test_the_readmes_python_runs(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "checkpoint").symlink_to(data / "tiny-trained")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"input_ids": torch.tensor([[1, 2, 3]])}
+    (code,) = blocks(ROOT / "README.md", "python")
+    exec(compile(code, "README.md", "exec"), names)
+    logits = names["logits"]
+    assert isinstance(logits, torch.Tensor) and logits.shape[:2] == (1, 3) and "quantized" in names
+
+
+def test_every_error_says_what_to_do_and_its_messages_are_found() -> None:
+    generate = importlib.import_module("docs.generate")
+    assert all(item.next_step.endswith(".") for item in generate.error_classes())
+    assert issubclass(generate.error_classes()[0], ParcaeError)
+    source = 'def f(path):\n    raise InputError(f"{path} is empty; " f"give {self.other_name}")\n'
+    assert list(generate.raised(ast.parse(source), {"InputError"})) == [
+        ("InputError", "<path> is empty; give <other name>")
+    ]
+    page = generate.message_page()
+    assert "- `--device <device>: choose cpu or cuda`" in page and page.count("\n- `") > 200
