@@ -78,6 +78,7 @@ bench: $(SETUP)
 	$(BENCH) --target onnx --target executorch --quant int4 --quant int4-small --loops 8 $(SHORT) \
 		--loop-form stages --loop-form unrolled --loop-form scan --baseline naive-executorch
 	$(BENCH) --target coreml --quant int4 --loop-form stages --measure size
+	$(BENCH) --quant int4 --quant int4-small --loops 8 $(SHORT) --loop-form stages --loop-form scan --threads 2
 	$(BENCH) --show --plot build/bench/bench.svg --markdown build/bench/bench.md
 
 # The vectors and schemas that every app passes, from their definitions and the embedded model.
