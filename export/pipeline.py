@@ -49,8 +49,10 @@ from export.texts import CALIBRATION_WINDOWS, WINDOW, calibration_windows, text_
 from parcae_mobile.errors import UsageError
 from parcae_mobile.manifest import MANIFEST, Manifest, ReferenceEntry, Verdict, hash_files
 from quantize.algorithms import LEARNED_WINDOWS, quantize_with
+from quantize.algorithms import resolve as resolve_algorithm
 from quantize.apply import QuantizedModel
 from quantize.budgets import check_budget
+from quantize.cache import Cache, cache_key
 from quantize.compression import compression_gate
 from quantize.learning_run import STEPS, Learning
 from quantize.recipe import Recipe, load_recipe, rules_without_effect
@@ -154,7 +156,20 @@ def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: P
     def report(name: str, done: int, total: int) -> None:
         progress(f"quantizing: {name}", done, total)
 
-    return quantize_with(
+    learning = Learning(steps, request.learn_minutes, request.learn_state, first_token)
+    algorithm = resolve_algorithm(request.algorithm, calibration is not None)
+    cache, key = Cache.default(), ""
+    # Rounding to nearest takes no longer than reading its result, and a state file is a cache of the user's own.
+    if request.cache and algorithm != "rtn" and request.learn_state is None:
+        settings: dict[str, Any] = {"fallbacks": request.max_fallbacks}
+        if algorithm == "learned":
+            settings |= {"steps": steps, "minutes": request.learn_minutes, "first_token": first_token}
+        key = cache_key(source.weights_sha256, recipe, algorithm, calibration, request.seed, settings)
+        found = cache.load(key, source.model, recipe)
+        if found is not None:
+            source.notes.append("quantized tensors come from the cache; --no-cache computes them again")
+            return found
+    quantized = quantize_with(
         source.model,
         recipe,
         request.algorithm,
@@ -162,8 +177,11 @@ def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: P
         request.max_fallbacks,
         report,
         request.seed,
-        learning=Learning(steps, request.learn_minutes, request.learn_state, first_token),
+        learning=learning,
     )
+    if key and quantized.stored:
+        cache.store(key, quantized, source.model)
+    return quantized
 
 
 def compression_verdict(

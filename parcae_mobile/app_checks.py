@@ -9,7 +9,6 @@ Each refusal has a kind that is the same in every app (`app_kit/vectors/manifest
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from pydantic import ValidationError
 
 from .app_manifest import APP_FORMAT, APP_MANIFEST, AppManifest
 from .errors import AppManifestError
+from .json_file import parse
 from .manifest import relative_path, sha256_of
 
 _NUMBERS = re.compile(r"^[0-9.]*")
@@ -26,7 +26,7 @@ _NUMBERS = re.compile(r"^[0-9.]*")
 def read_app_manifest(text: str) -> AppManifest:
     """Validate the text of an `app.json`. Raises `AppManifestError` of kind json, format, path or field."""
     try:
-        values = json.loads(text)
+        values = parse(text)
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
@@ -36,12 +36,12 @@ def read_app_manifest(text: str) -> AppManifest:
         raise AppManifestError("format", "format", message)
     unsafe = next((name for name in _names(values) if not _is_safe(name)), None)
     if unsafe is not None:
-        raise AppManifestError("path", unsafe, f"{APP_MANIFEST} names {unsafe!r}, a path that leads elsewhere")
+        raise AppManifestError("path", unsafe, f"{APP_MANIFEST} names {unsafe[:100]!r}, a path that leads elsewhere")
     try:
         return AppManifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"])[:200]
         message = first["msg"].removeprefix("Value error, ")
         raise AppManifestError("field", where, f"{APP_MANIFEST}: {where}{': ' * bool(where)}{message}") from None
 
@@ -67,12 +67,17 @@ def check_files(manifest: AppManifest, folder: Path) -> None:
     """Raise `AppManifestError` of kind missing, size or checksum for the first listed file that is not as listed."""
     for name, entry in sorted(manifest.files.items()):
         path = folder / name
-        if not path.is_file():
+        if not path.is_file() or _leads_elsewhere(path, folder):
             raise AppManifestError("missing", name, f"{name} is missing; copy the model again")
         if path.stat().st_size != entry.bytes:
             raise AppManifestError("size", name, f"{name} has {path.stat().st_size} bytes, not {entry.bytes}")
         if sha256_of(path) != entry.sha256:
             raise AppManifestError("checksum", name, f"{name} is not what was bundled; copy the model again")
+
+
+def _leads_elsewhere(path: Path, folder: Path) -> bool:
+    """Whether a listed file is a link, or lies below one, to a place outside of the model's folder."""
+    return not path.resolve().is_relative_to(folder.resolve())
 
 
 def _names(values: dict[str, Any]) -> list[str]:

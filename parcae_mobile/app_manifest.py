@@ -69,7 +69,11 @@ class Loops(_Part):
 
         Raises `UsageError` for one that the artifact does not have.
         """
-        counts = sorted(self.built) or range(self.min, self.max + 1)
+        if not self.built:  # any count in the range, which may be long
+            if asked is not None and not self.min <= asked <= self.max:
+                raise UsageError(f"loops = {asked}: this artifact has {self.min} to {self.max}")
+            return max(self.min, min(self.trained, self.max)) if asked is None else asked
+        counts = sorted(self.built)
         if asked is None:
             return min(counts, key=lambda count: (abs(count - self.trained), count))
         if asked not in counts:

@@ -224,7 +224,7 @@ def _rope(values: Any) -> RopeSettings:
         return RopeSettings()
     names = {field.name for field in fields(RopeSettings)}
     if not isinstance(values, Mapping) or not set(values) <= names:
-        raise ConfigError(f"rope_settings = {values!r} is not an object of {', '.join(sorted(names))}")
+        raise ConfigError(f"rope_settings = {str(values)[:200]} is not an object of {', '.join(sorted(names))}")
     rope = RopeSettings(**values)
     config_rules.number("rope_settings.rope_base", rope.rope_base, above=0)
     config_rules.number("rope_settings.rope_condense_ratio", rope.rope_condense_ratio, above=0)
@@ -252,6 +252,12 @@ def _check_consistency(config: ParcaeConfig) -> None:
         raise ConfigError(
             f"qk_bias has a row for each of {heads} heads and there are {kv_heads} heads of keys: the original cannot "
             "add the two; it takes as many key-value heads as heads, or one"
+        )
+    positions = config.randomize_positions_from or config.block_size
+    if positions * config.head_size > config_rules.MOST_ROTATIONS:
+        raise ConfigError(
+            f"{positions} positions for heads of {config.head_size} channels make a RoPE table of more than "
+            f"{config_rules.MOST_ROTATIONS} values; lower block_size (or randomize_positions_from)"
         )
     if config.injection_type == "add" and state != width:
         raise ConfigError(f"injection_type = 'add' needs equal widths, not {width} and {state}")

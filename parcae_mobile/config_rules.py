@@ -53,6 +53,10 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "state_init": ("like-init", "normal", "embed", "zero", "unit"),
 }
 
+LONGEST = 200  # characters of a value in a message
+MOST_LAYERS, MOST_LOOPS = 256, 1024  # of a stage, and of training: beyond any model, and no endless work
+MOST_ROTATIONS = 2**24  # positions x head size of a RoPE table, which is computed before any weight is read
+
 
 def embedding_scale(strategy: str, width: int) -> float:
     """The factor on token embeddings that an initialisation strategy brings."""
@@ -69,15 +73,15 @@ def known_values(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, A
     kept: dict[str, Any] = {}
     for key, value in values.items():
         if key in _ONLY and value not in _ONLY[key]:
-            raise ConfigError(f"{key} = {value!r} is not supported; it can be {_or(_ONLY[key])}")
+            raise ConfigError(f"{key} = {_short(value)} is not supported; it can be {_or(_ONLY[key])}")
         if key in names:
             kept[key] = value
         elif key not in _ONLY and key not in _WITHOUT_EFFECT:
             import difflib  # here, because a host runtime wants neither of these two: they would add 1.3 MB to it
 
-            near = difflib.get_close_matches(key, [*names, *_ONLY, *_WITHOUT_EFFECT], 1)
+            near = difflib.get_close_matches(key[:LONGEST], [*names, *_ONLY, *_WITHOUT_EFFECT], 1)
             hint = f"; did you mean {near[0]}?" if near else "; remove it if the model does not depend on it"
-            raise ConfigError(f"unknown key {key!r}{hint}")
+            raise ConfigError(f"unknown key {_short(key)}{hint}")
     if values.get("strategy") == "axonn_tp" and not values.get("simple_ops"):
         raise ConfigError("strategy = 'axonn_tp' saves split matrices; save the checkpoint with strategy 'single'")
     return kept
@@ -86,13 +90,15 @@ def known_values(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, A
 def resolved(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Check types and ranges, then fill the fields that the original derives from others. Raises `ConfigError`."""
     config: dict[str, Any] = {**defaults, **values}
-    for key in ("block_size", "n_embd", "num_attention_heads", "vocab_size", "padding_multiple", "mean_recurrence"):
+    for key in ("block_size", "n_embd", "num_attention_heads", "vocab_size", "padding_multiple"):
         integer(key, config[key], 1)
-    for key in ("n_layers_in_recurrent_block", "recurrent_embedding_dimension", "mean_backprop_depth"):
+    for key in ("recurrent_embedding_dimension", "recurrent_intermediation_embedding_dimension"):
         integer(key, config[key], 1)
-    integer("recurrent_intermediation_embedding_dimension", config["recurrent_intermediation_embedding_dimension"], 1)
+    for key in ("mean_recurrence", "mean_backprop_depth"):
+        integer(key, config[key], 1, MOST_LOOPS)
+    integer("n_layers_in_recurrent_block", config["n_layers_in_recurrent_block"], 1, MOST_LAYERS)
     for key in ("n_layers_in_prelude", "n_layers_in_coda"):
-        integer(key, config[key], 0)
+        integer(key, config[key], 0, MOST_LAYERS)
     for key in ("bias", "qk_bias", "qk_norm", "simple_ops", "prelude_norm", "tie_embeddings"):
         boolean(key, config[key])
     number("norm_eps", config["norm_eps"], above=0)
@@ -100,10 +106,10 @@ def resolved(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str
         if config[key] is not None:
             number(key, config[key], above=0)
     if not isinstance(config["name"], str):
-        raise ConfigError(f"name = {config['name']!r} must be a text")
+        raise ConfigError(f"name = {_short(config['name'])} must be a text")
     strategy = config["init_strategy"]
     if not isinstance(strategy, str) or strategy not in _INIT_STRATEGIES:
-        raise ConfigError(f"init_strategy = {strategy!r} is unknown, so its scales are unknown too")
+        raise ConfigError(f"init_strategy = {_short(strategy)} is unknown, so its scales are unknown too")
     derived = {
         "intermediate_size": 4 * config["n_embd"],
         "num_key_value_heads": config["num_attention_heads"],
@@ -119,10 +125,11 @@ def resolved(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str
     return config
 
 
-def integer(key: str, value: Any, least: int) -> None:
-    """Raise `ConfigError` unless `value` is a whole number from `least` to 2^31."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 2**31:
-        raise ConfigError(f"{key} = {_short(value)} must be a whole number of at least {least}")
+def integer(key: str, value: Any, least: int, most: int = 2**31) -> None:
+    """Raise `ConfigError` unless `value` is a whole number from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        bound = f"from {least} to {most}" if most < 2**31 else f"of at least {least}"
+        raise ConfigError(f"{key} = {_short(value)} must be a whole number {bound}")
 
 
 def number(key: str, value: Any, above: float) -> None:
@@ -147,7 +154,8 @@ def _finite(value: float) -> bool:
 def _short(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**30:
         return "a number of more than 30 digits"
-    return repr(value)
+    text = repr(value)
+    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
 
 
 def _or(values: tuple[Any, ...]) -> str:

@@ -16,8 +16,6 @@ import copy
 import hashlib
 import json
 import platform
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +25,10 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .arrays import DAMAGED, read_arrays
 from .atomic import writing
 from .errors import CheckpointError, ReferenceMismatchError, ToolMissingError, UsageError
+from .json_file import parse
 from .loops import LOOPS
 from .model import Parcae
 from .parity import Distance, compare, greedy, sweep
@@ -43,18 +43,7 @@ LOOPS_BY_WORTH = (1, 8, 4, 2, 16)
 ARITHMETICS = ("fp32", "tf32", "bf16")
 NOISE_FLOOR_MAX_ABS = 1e-4
 NOISE_FLOOR_KL = 1e-6
-# What numpy and zipfile raise for a file that is cut off or overwritten.
-DAMAGED = (
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+MOST_BYTES = 64_000_000  # of a file's arrays when unpacked: ten times what is written here
 
 
 @dataclass(frozen=True)
@@ -190,10 +179,12 @@ def save_reference(reference: Reference, path: Path) -> None:
 def load_reference(path: Path) -> Reference:
     """Read a reference. Raises `CheckpointError` if unreadable, `ReferenceMismatchError` if altered."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        provenance = json.loads(arrays["provenance"].tobytes())
+        arrays = read_arrays(path, MOST_BYTES)
+        provenance = parse(arrays["provenance"].tobytes().decode("utf-8"))
+        if not isinstance(provenance, dict):
+            raise ValueError("its provenance is no object")
         counts = sorted(int(name.removeprefix("logits_")) for name in arrays if name.startswith("logits_"))
+        _check_shapes(arrays, counts)
         reference = Reference(
             arrays["input_ids"],
             {count: arrays[f"logits_{count}"] for count in counts},
@@ -202,13 +193,31 @@ def load_reference(path: Path) -> Reference:
             provenance,
         )
         stated = arrays["sha256"].tobytes().decode()
+        altered = reference.sha256 != stated
     except DAMAGED as error:
         raise CheckpointError(
-            f"{path}: not a readable reference ({error}); make it again with parcae-export reference"
+            f"{path}: not a readable reference ({_reason(error)}); make it again with parcae-export reference"
         ) from None
-    if reference.sha256 != stated:
+    if altered:
         raise ReferenceMismatchError(f"{path}: altered, its content does not match its checksum; make it again")
     return reference
+
+
+def _check_shapes(arrays: dict[str, np.ndarray], counts: list[int]) -> None:
+    """Raise `ValueError` unless ids and logits have the ranks, types and lengths that the format gives them."""
+    ids = arrays["input_ids"]
+    if ids.ndim != 1 or ids.dtype.kind != "i" or not ids.size or not counts or counts[0] < 1:
+        raise ValueError("no ids, or no logits")
+    for count in counts:
+        logits, chosen = arrays[f"logits_{count}"], arrays[f"greedy_{count}"]
+        if logits.ndim != 2 or logits.dtype.kind != "f" or len(logits) != len(ids):
+            raise ValueError(f"logits_{count} is {logits.dtype} {logits.shape}")
+        if chosen.ndim != 1 or chosen.dtype.kind != "i":
+            raise ValueError(f"greedy_{count} is {chosen.dtype} {chosen.shape}")
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def check_same_subject(reference: Reference, model: Parcae, text: TokenText | None = None) -> None:

@@ -10,19 +10,38 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .given_file import read_text
 
 
 def read_object(path: Path, error: type[InputError]) -> dict[str, Any]:
-    """The object that a UTF-8 file (with or without a byte-order mark) holds. Raises `error` for anything else."""
+    """The object that a UTF-8 file (with or without a byte-order mark) holds. Raises `error` for anything else.
+
+    A name that stands twice in an object is an error too: two readers may take either.
+    """
+    text = read_text(path, error)
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as problem:  # ValueError: no UTF-8, no JSON, or a number too long
+        values = parse(text)
+    except (ValueError, RecursionError) as problem:  # ValueError: no JSON, a name twice, or a number too long
         raise error(f"{path}: not readable as JSON ({_first_line(problem)}); copy or save it again") from None
     if not isinstance(values, dict):
         raise error(f"{path}: holds a {type(values).__name__}, not an object of named values")
     return values
 
 
+def parse(text: str) -> Any:
+    """The value of a JSON text. Raises `ValueError` for bad JSON and for a name twice, `RecursionError` if too deep."""
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise ValueError(f"the name {name[:60]!r} stands twice in one object")
+        values[name] = value
+    return values
+
+
 def _first_line(problem: Exception) -> str:
-    text = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
+    text = str(problem)
     return text.splitlines()[0] if text else type(problem).__name__

@@ -18,29 +18,43 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import ChecksumError, ManifestError
+from .json_file import read_object
 from .stage_names import LAYER_GROUPS
 
 LoopForm = Literal["stages", "scan", "while", "unrolled"]
 Compute = Literal["fp32", "fp16", "int8"]
 MANIFEST = "manifest.json"
 FORMAT = 1
+# Above every model there is; a host takes memory by these numbers before it sees a weight.
+MOST_LOOPS, MOST_CONTEXT, MOST_TOKENS, MOST_WIDTH, MOST_OF_A_STAGE = 4096, 2**21, 2**24, 2**20, 2**16
+MOST_CACHE_BYTES = 2**36
 _PATH_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*")
 
 
 def relative_path(path: str) -> str:
     """The path itself. Raises `ValueError` unless it is relative, POSIX, and stays inside of the folder."""
     parts = path.split("/")
-    if not all(_PATH_PART.fullmatch(part) for part in parts) or path == MANIFEST:
-        raise ValueError(f"{path!r} is not a relative path inside of the folder")
+    fits = len(path) <= 1024 and all(len(part) <= 255 for part in parts)
+    if not fits or not all(_PATH_PART.fullmatch(part) for part in parts) or path == MANIFEST:
+        raise ValueError(f"{path[:100]!r} is not a relative path inside of the folder")
     return path
 
 
 def _by_stage(values: dict[str, int]) -> dict[str, int]:
-    if set(values) != set(LAYER_GROUPS) or min(values.values()) < 0:
+    if set(values) != set(LAYER_GROUPS) or not 0 <= min(values.values()) <= max(values.values()) <= MOST_OF_A_STAGE:
         raise ValueError("needs a count for each of prelude, core_block and coda")
     return values
 
 
+def _graphs(values: dict[str, str]) -> dict[str, str]:
+    if not all(count.isascii() and count.isdigit() and 1 <= int(count[:9]) <= MOST_LOOPS for count in values):
+        raise ValueError("names a file for each loop count")
+    for name in values.values():
+        relative_path(name)
+    return values
+
+
+LoopCount = Annotated[int, Field(ge=1, le=MOST_LOOPS)]
 ByStage = Annotated[dict[str, int], AfterValidator(_by_stage)]
 
 
@@ -61,21 +75,21 @@ class Geometry(_Part):
     layers: ByStage
     heads: ByStage
     head_size: ByStage
-    state_width: int = Field(gt=0)
-    vocab_size: int = Field(gt=0)
-    padded_vocab_size: int = Field(gt=0)
-    context: int = Field(gt=0)
+    state_width: int = Field(gt=0, le=MOST_WIDTH)
+    vocab_size: int = Field(gt=0, le=MOST_TOKENS)
+    padded_vocab_size: int = Field(gt=0, le=MOST_TOKENS)
+    context: int = Field(gt=0, le=MOST_CONTEXT)
 
 
 class KV(_Part):
     """The cache's contract. `bytes_per_token` is by loop count; `measured` is what each policy costs against `full`."""
 
     policy: Literal["full", "shared", "first1+shared", "first2+shared"]
-    dtype: str
+    dtype: Literal["fp32", "fp16", "int8"]
     bytes_per_token: dict[str, int]
     measured: dict[str, dict[str, float]] = {}
     measured_at_loops: int | None = None
-    context: int = Field(gt=0)
+    context: int = Field(gt=0, le=MOST_CONTEXT)
 
 
 class Port(_Part):
@@ -189,11 +203,11 @@ class Manifest(_Part):
     model: str
     weights_sha256: str
     target: str
-    loops: int | Literal["dynamic"]
-    max_loops: int = Field(ge=1)
-    trained_loops: int = Field(ge=1)
+    loops: LoopCount | Literal["dynamic"]
+    max_loops: LoopCount
+    trained_loops: LoopCount
     loop_form: LoopForm
-    graphs: dict[str, str] = {}
+    graphs: Annotated[dict[str, str], AfterValidator(_graphs)] = {}
     portable: bool = False
     last_logits: bool = False
     compute: Compute
@@ -227,32 +241,43 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not folder.is_dir():
         raise ManifestError(f"no such artifact folder: {folder}")
+    if not path.exists():
+        raise ManifestError(f"{folder} has no {MANIFEST}: not an artifact folder, or its export did not finish")
+    values = read_object(path, ManifestError)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ManifestError(
-            f"{folder} has no {MANIFEST}: not an artifact folder, or its export did not finish"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: not readable ({error})") from None
-    try:
-        return Manifest.model_validate_json(text, strict=False)
+        manifest = Manifest.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "file"
-        raise ManifestError(f"{path}: {place}: {first['msg']}; export the artifact again") from None
+        raise ManifestError(f"{path}: {place[:200]}: {first['msg'][:300]}; export the artifact again") from None
+    geometry = manifest.geometry
+    values_of_a_token = sum(2 * geometry.layers[s] * geometry.heads[s] * geometry.head_size[s] for s in LAYER_GROUPS)
+    if values_of_a_token * manifest.kv.context > MOST_CACHE_BYTES:
+        raise ManifestError(f"{path}: geometry: a cache of more than {MOST_CACHE_BYTES} values; is it damaged?")
+    if manifest.kv.context > geometry.context:
+        raise ManifestError(f"{path}: kv.context {manifest.kv.context} is above the model's {geometry.context}")
+    return manifest
 
 
 def hash_files(folder: Path) -> dict[str, FileEntry]:
-    """Every regular file below `folder` except the manifest. Raises `ManifestError` for a link."""
-    entries = {}
+    """Every file below `folder` except the manifest. Raises `ManifestError` for a link, and for what is no file."""
+    return {
+        name: FileEntry(bytes=path.stat().st_size, sha256=sha256_of(path)) for name, path in _files(folder).items()
+    }
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
             raise ManifestError(f"{path} is a link; an artifact holds files only")
-        if path.is_file() and name != MANIFEST:
-            entries[name] = FileEntry(bytes=path.stat().st_size, sha256=sha256_of(path))
-    return entries
+        if path.is_dir() or name == MANIFEST:
+            continue
+        if not path.is_file():
+            raise ManifestError(f"{path} is a pipe, socket or device; an artifact holds files only")
+        found[name] = path
+    return found
 
 
 def sha256_of(path: Path) -> str:
@@ -264,16 +289,17 @@ def sha256_of(path: Path) -> str:
 def verify_files(folder: Path) -> Manifest:
     """Compare a folder with its manifest. Raises `ManifestError` or `ChecksumError` that names the first difference."""
     manifest = read_manifest(folder)
-    present = hash_files(folder)
+    present = _files(folder)
     for name in manifest.files:
         if name not in present:
             raise ChecksumError(f"{folder / name} is missing; copy or export the artifact again")
-    for name, entry in present.items():
-        listed = manifest.files.get(name)
+    for name, path in present.items():  # sizes of all before the content of any
+        listed, size = manifest.files.get(name), path.stat().st_size
         if listed is None:
-            raise ChecksumError(f"{folder / name} is not in the manifest; remove it")
-        if entry.bytes != listed.bytes:
-            raise ChecksumError(f"{folder / name} has {entry.bytes} bytes, the manifest says {listed.bytes}")
-        if entry.sha256 != listed.sha256:
-            raise ChecksumError(f"{folder / name} does not match its SHA-256; copy or export the artifact again")
+            raise ChecksumError(f"{path} is not in the manifest; remove it")
+        if size != listed.bytes:
+            raise ChecksumError(f"{path} has {size} bytes, the manifest says {listed.bytes}")
+    for name, path in present.items():
+        if sha256_of(path) != manifest.files[name].sha256:
+            raise ChecksumError(f"{path} does not match its SHA-256; copy or export the artifact again")
     return manifest

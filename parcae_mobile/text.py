@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 
 from .errors import TextError
+from .given_file import read_bytes
 from .tokenizer import TextTokenizer
 
+MOST_TEXT = 32_000_000  # bytes: a thousand times what a gate reads, and the tokenizer's tables still fit
 SEPARATOR = "\x1e"
 EMBEDDED_MODEL = Path(str(resources.files("parcae_mobile").joinpath("tiny")))
 
@@ -80,11 +82,11 @@ def read_text(split: str, file: Path | None = None) -> str:
     """The text of a file, or of the package's split."""
     if file is None:
         return (EMBEDDED_MODEL / f"{split}.txt").read_bytes().decode("utf-8")
+    if not file.exists():
+        raise TextError(f"no such text: {file}")
     try:
-        text = file.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        raise TextError(f"no such text: {file}") from None
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_bytes(file, TextError, MOST_TEXT).decode("utf-8")
+    except UnicodeDecodeError as error:
         raise TextError(f"{file}: not readable as UTF-8 ({error})") from None
     if not text.strip():
         raise TextError(f"{file}: empty; give a text of some thousand words")

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from .errors import TextError
+from .given_file import MOST_BYTES, check_regular
 from .json_file import read_object
 
 FILE = "tokenizer.json"
@@ -57,10 +58,14 @@ class TextTokenizer:
         Beside it `tokenizer_config.json` and `special_tokens_map.json` name the first and the last token, and
         `generation_config.json` all ids that end a text.
         """
+        check_regular(path, TextError, MOST_BYTES)
         try:
             tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises plain Exception for any defect of the file
-            raise TextError(f"{path}: not a readable tokenizer ({error}); copy it again") from None
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library raises plain Exception, and its panics are not even that
+            reason = " ".join(str(error).split())[:200]
+            raise TextError(f"{path}: not a readable tokenizer ({reason}); copy it again") from None
         named = _named_tokens(path.parent / "special_tokens_map.json")
         named |= _named_tokens(path.parent / "tokenizer_config.json")
         generation = _object(path.parent / "generation_config.json")

@@ -102,7 +102,7 @@ class Run:
     def resume(self, key: str) -> None:
         """Go on from the state file, if there is one."""
         self.key = key
-        state = None if self.learning.state is None else State.load(self.learning.state, key)
+        state = None if self.learning.state is None else State.load(self.learning.state, key, self.trained)
         if state is None:
             return
         self.counters, self.curve = state.counters, state.curve

@@ -11,17 +11,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from parcae_mobile.errors import InputError
+from parcae_mobile.tensor_file import read_shapes
 
+MOST_GENERATOR = 100_000  # bytes of a random generator's state
 FORMAT = "parcae-mobile learned rounding 1"
 
 
@@ -58,26 +63,63 @@ class State:
             raise InputError(f"{path}: cannot be written ({error}); give --learn-state another place") from None
 
     @classmethod
-    def load(cls, path: Path, key: str) -> State | None:
-        """The state in a file, None if there is none. Raises `InputError` for a file of another run or kind."""
+    def load(cls, path: Path, key: str, trained: Mapping[str, Tensor] | None = None) -> State | None:
+        """The state in a file, None if there is none. Raises `InputError` for a file of another run or kind.
+
+        With the run's `trained` tensors the sizes in the file are compared with theirs before any is read.
+        """
         if not path.exists():
             return None
+        shapes = read_shapes(path, InputError)
         try:
             with safe_open(path, "pt") as file:
                 values = json.loads((file.metadata() or {})["state"])
                 if values["format"] != FORMAT:
                     raise KeyError(values["format"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            counters, curve = Counters(**values["counters"]), [tuple(row) for row in values["curve"]]
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+                if values["key"] != key:
+                    raise InputError(
+                        f"{path}: of a run with another model, recipe, text or settings; give --learn-state a new file"
+                    )
+                counters, curve = _counters(values["counters"]), [_point(row) for row in values["curve"]]
+                if trained is not None:
+                    _check_shapes(shapes, trained)
+                tensors = {name: file.get_tensor(name) for name in shapes}
+            torch.Generator().set_state(tensors["generator"])
+        except (SafetensorError, OSError, LookupError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
-                f"{path}: not a state of learned rounding ({error}); give --learn-state a new file"
+                f"{path}: not a state of learned rounding ({reason}); give --learn-state a new file"
             ) from None
-        if values["key"] != key:
-            raise InputError(
-                f"{path}: of a run with another model, recipe, text or settings; give --learn-state a new file"
-            )
         return cls(key, counters, tensors, curve)
+
+
+def _counters(values: dict[str, Any]) -> Counters:
+    """Counters whose values are of the declared kinds. Raises `ValueError` or `TypeError`."""
+    counters = Counters(**values)
+    for name, value in vars(counters).items():
+        kind = type(getattr(Counters(), name))
+        if isinstance(value, bool) is not (kind is bool) or not isinstance(value, int | float):
+            raise ValueError(f"{name} = {str(value)[:40]}")
+        if value < 0 or (kind is int and not isinstance(value, int)):
+            raise ValueError(f"{name} = {value}")
+    return counters
+
+
+def _point(row: Any) -> tuple[int, float, float]:
+    step, training, held_back = row
+    return int(step), float(training), float(held_back)
+
+
+def _check_shapes(shapes: Mapping[str, tuple[int, ...]], trained: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` unless a file holds the run's tensors, their moments and best values, in their shapes."""
+    if missing := sorted({"generator", *trained} - set(shapes)):
+        raise ValueError(f"{missing[0]} is missing")
+    if math.prod(shapes["generator"]) > MOST_GENERATOR:
+        raise ValueError(f"generator has shape {shapes['generator']}")
+    for name, shape in shapes.items():
+        known = name.removeprefix("best.").removesuffix(".mean").removesuffix(".square")
+        if name != "generator" and (known not in trained or shape != tuple(trained[known].shape)):
+            raise ValueError(f"{name[:80]} has shape {shape}")
 
 
 def checksum(settings: str, tensors: Iterable[Tensor]) -> str:

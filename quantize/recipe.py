@@ -20,8 +20,8 @@ import difflib
 import fnmatch
 import hashlib
 import json
-import math
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -32,12 +32,15 @@ from typing import Any
 from torch import nn
 
 from parcae_mobile.errors import InputError, UsageError
+from parcae_mobile.given_file import read_text
 
 PRESETS = ("fp32", "fp16", "int8", "int4", "int4-zero-points", "int4-small", "int4-palette")
 POLES = ("transformer.adapter.A_log", "transformer.adapter.dt_bias")
 INJECTION_MATRICES = ("transformer.adapter.B", "transformer.adapter.adapter.weight")
 
 
+MOST_BYTES, MOST_RULES, LONGEST = 1_000_000, 1000, 200  # of a recipe's file, of its rules, characters of a pattern
+LONGEST_LINE = 2000
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")  # it becomes part of a folder's name
 
 
@@ -127,10 +130,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     path = Path(name_or_path)
     if not path.is_file():
         raise UsageError(f"--quant {name_or_path}: neither a preset ({', '.join(PRESETS)}) nor a TOML file")
-    try:
-        recipe = parse_recipe(path.read_text(encoding="utf-8-sig"), path.stem)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not readable ({error})") from None
+    recipe = parse_recipe(read_text(path, RecipeError, MOST_BYTES), path.stem)
     if recipe.name in PRESETS and not recipe.is_preset:
         return replace(recipe, name=f"{recipe.name}-{recipe.sha256[:6]}")
     return recipe
@@ -138,26 +138,28 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 
 def parse_recipe(text: str, source: str) -> Recipe:
     """A recipe from TOML text. `source` names it in errors."""
+    if max(map(len, text.splitlines()), default=0) > LONGEST_LINE:  # dotted keys take memory by their length's square
+        raise RecipeError(f"recipe {source}: a line of more than {LONGEST_LINE} characters; no rule needs one")
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"recipe {source}: not valid TOML ({error})") from None
+    except (ValueError, RecursionError) as error:  # ValueError: no TOML, or a number that is too long
+        raise RecipeError(f"recipe {source}: not valid TOML ({str(error)[:200]})") from None
     _known(values, {field.name for field in fields(Recipe)}, f"recipe {source}")
     rules = values.get("rules", [])
-    if not isinstance(rules, list):
-        raise RecipeError(f"recipe {source}: rules must be written as [[rules]] tables")
+    if not isinstance(rules, list) or len(rules) > MOST_RULES:
+        raise RecipeError(f"recipe {source}: rules must be written as [[rules]] tables, at most {MOST_RULES}")
     budget = values.get("budget")
     if not isinstance(budget, dict):
         raise RecipeError(f"recipe {source}: give its budget, for example budget = {{ kl = 0.01, top1 = 0.92 }}")
     _known(budget, {"kl", "top1"}, f"recipe {source}: budget")
     for key in ("kl", "top1"):
         number = budget.get(key)
-        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < math.inf:
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= sys.float_info.max:
             raise RecipeError(f"recipe {source}: budget needs kl and top1 as numbers of at least 0")
     name, flags = values.get("name", source), {}
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise RecipeError(
-            f"recipe {source}: name = {name!r} goes into a folder's name: give letters and digits, also . _ + -"
+            f"recipe {source}: name = {_short(name)} goes into a folder's name: give letters, digits, . _ + or -"
         )
     for key in ("quantize_injection_matrix", "train_injection"):
         flags[key] = values.get(key, False)
@@ -207,15 +209,15 @@ def _rule(values: Any, where: str) -> Rule:
         raise RecipeError(f"{where}: write rules as [[rules]] tables")
     _known(values, {field.name for field in fields(Rule)}, where)
     match, bits, group = values.get("match"), values.get("bits"), values.get("group_size", 0)
-    if not isinstance(match, str) or not match:
-        raise RecipeError(f"{where}: needs match, a pattern over parameter names")
+    if not isinstance(match, str) or not 0 < len(match) <= LONGEST:
+        raise RecipeError(f"{where}: needs match, a pattern over parameter names of at most {LONGEST} characters")
     if not isinstance(bits, int) or isinstance(bits, bool) or bits not in (2, 3, 4, 8, 16, 32):
-        raise RecipeError(f"{where}: bits = {bits!r} must be 2, 3, 4, 8, or 16 or 32 to stay float")
+        raise RecipeError(f"{where}: bits = {_short(bits)} must be 2, 3, 4, 8, or 16 or 32 to stay float")
     if isinstance(group, bool) or not isinstance(group, int) or group < 0:
-        raise RecipeError(f"{where}: group_size = {group!r} must be a whole number, 0 for the whole row")
+        raise RecipeError(f"{where}: group_size = {_short(group)} must be a whole number, 0 for the whole row")
     symmetric = values.get("symmetric", True)
     if not isinstance(symmetric, bool):
-        raise RecipeError(f"{where}: symmetric = {symmetric!r} must be true or false")
+        raise RecipeError(f"{where}: symmetric = {_short(symmetric)} must be true or false")
     return Rule(match, bits, group, symmetric, _palette_rows(values, where))
 
 
@@ -224,7 +226,7 @@ def _palette_rows(values: Mapping[str, Any], where: str) -> int | None:
     if rows is None:
         return None
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 0:
-        raise RecipeError(f"{where}: palette_rows = {rows!r} must be a whole number, 0 for all rows")
+        raise RecipeError(f"{where}: palette_rows = {_short(rows)} must be a whole number, 0 for all rows")
     if values["bits"] != 4 or "group_size" in values or "symmetric" in values:
         raise RecipeError(f"{where}: palette_rows goes with bits = 4 and without group_size and symmetric")
     return rows
@@ -233,6 +235,10 @@ def _palette_rows(values: Mapping[str, Any], where: str) -> int | None:
 def _known(values: Mapping[str, Any], known: set[str], where: str) -> None:
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, sorted(known), 1)
+            near = difflib.get_close_matches(key[:80], sorted(known), 1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
-            raise RecipeError(f"{where}: unknown key {key!r}; {hint}")
+            raise RecipeError(f"{where}: unknown key {key[:80]!r}; {hint}")
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:80]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from parcae_mobile.errors import CheckpointError, TensorShapeError, UnexpectedTensorError
 from parcae_mobile.model import Parcae
+from parcae_mobile.tensor_file import check_room, read_shapes
 
 from .apply import QuantizedModel, with_tensors
 from .palette import PaletteTensor
@@ -57,20 +58,24 @@ def load_quantized(model: Parcae, path: Path, recipe: Recipe) -> QuantizedModel:
     Raises `CheckpointError` for a file that is not one of these, `UnexpectedTensorError` and `TensorShapeError` for
     tensors that the model does not have, `TensorValueError` for parts that are missing or contradict each other.
     """
+    held = read_shapes(path, CheckpointError)
+    counts = [parameter.numel() for parameter in model.parameters()]
+    check_room(path, held, max(counts), 3 * sum(counts) + len(held), TensorShapeError)
     try:
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {})["quantized"])
-            parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            parts = {name: file.get_tensor(name) for name in held}
         if metadata["format"] != FORMAT:
             raise KeyError(metadata["format"])
         listed = {key: json.loads(metadata[key]) for key in metadata if key not in ("format", "recipe", "algorithm")}
         names, tables, floats = listed["names"], listed["palettes"], listed["floats"]
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a file of quantized tensors ({error}); write it again") from None
+        tensors = {name: QuantizedTensor.from_tensors(name, parts) for name in names}
+        palettes = {name: PaletteTensor.from_tensors(name, parts) for name in tables}
+        values = {name: parts[f"{name}.float"] for name in floats}
+    except (SafetensorError, OSError, LookupError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not a file of quantized tensors ({reason}); write it again") from None
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    tensors = {name: QuantizedTensor.from_tensors(name, parts) for name in names}
-    palettes = {name: PaletteTensor.from_tensors(name, parts) for name in tables}
-    values = {name: parts[f"{name}.float"] for name in floats}
     found: dict[str, tuple[int, ...]] = {name: tensor.shape for name, tensor in tensors.items()}
     found |= {name: palette.shape for name, palette in palettes.items()}
     for name, given in (found | {name: tuple(value.shape) for name, value in values.items()}).items():

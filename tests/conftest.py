@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +30,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("suite")
+
+# No test reads or writes the user's cache of quantized tensors.
+os.environ["PARCAE_CACHE"] = tempfile.mkdtemp(prefix="parcae-cache-")
+atexit.register(shutil.rmtree, os.environ["PARCAE_CACHE"], ignore_errors=True)
 
 DATA = Path(__file__).parent / "data"
 GOLDEN = sorted(folder.name for folder in DATA.iterdir() if (folder / "golden.npz").exists())

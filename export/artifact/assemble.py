@@ -97,7 +97,7 @@ def _cache(job: Job, geometry: CacheGeometry) -> KV:
     item = KV_BYTES[options.kv_dtype]
     return KV(
         policy=cast(Any, options.kv_policy),
-        dtype=options.kv_dtype,
+        dtype=cast(Any, options.kv_dtype),
         bytes_per_token={str(count): geometry.bytes_per_token(count, item) for count in options.verified_loops()},
         context=geometry.context,
         measured={} if choice is None else {name: cost.to_dict() for name, cost in choice.measured.items()},

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from export.bench.runners import BASELINES
 from parcae_mobile.atomic import write_text
 from parcae_mobile.errors import InputError
+from parcae_mobile.given_file import read_text
 
 
 class _Part(BaseModel):
@@ -41,13 +42,13 @@ class Speed(_Part):
 class Memory(_Part):
     """Resident bytes of a process that ran this model alone: a prompt of the row's context, then `tokens` tokens."""
 
-    tokens: int
-    libraries: int
-    loaded: int
-    prompted: int
-    end: int
-    peak: int
-    load_seconds: float
+    tokens: int = Field(ge=0)
+    libraries: int = Field(ge=0)
+    loaded: int = Field(ge=0)
+    prompted: int = Field(ge=0)
+    end: int = Field(ge=0)
+    peak: int = Field(ge=0)
+    load_seconds: float = Field(ge=0)
 
 
 class Variant(_Part):
@@ -79,9 +80,9 @@ class Row(_Part):
     variant: Variant
     context: int = Field(ge=1)
     threads: int = Field(ge=1)
-    weight_bytes: int
-    model_bytes: int
-    cache_bytes: int
+    weight_bytes: int = Field(ge=0)
+    model_bytes: int = Field(ge=0)
+    cache_bytes: int = Field(ge=0)
     touched_bytes: int | None = None
     speeds: tuple[Speed, ...] = ()
     memory: Memory | None = None
@@ -110,7 +111,7 @@ class Run(_Part):
 
     processor: str
     cores: int
-    bandwidth: float
+    bandwidth: float = Field(gt=0)
     rounds: int
     tools: dict[str, str]
 
@@ -122,6 +123,15 @@ class Table(BaseModel):
     format: Literal[1] = 1
     runs: dict[int, Run] = {}
     rows: list[Row] = []
+
+    @model_validator(mode="after")
+    def _fits(self) -> Table:
+        keys = [row.key for row in self.rows]
+        if len(set(keys)) < len(keys):
+            raise ValueError("two rows of one variant, context and threads")
+        if not {speed.run for row in self.rows for speed in row.speeds} <= set(self.runs):
+            raise ValueError("times of a run that is not there")
+        return self
 
     def add_run(self, run: Run) -> int:
         """Keep a run; returns its number."""
@@ -173,9 +183,10 @@ def read_table(path: Path) -> Table:
     """A table from its JSON file, an empty one where there is none. Raises `InputError` for what is no such table."""
     if not path.exists():
         return Table()
+    text = read_text(path, InputError)
     try:
-        return Table.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        return Table.model_validate_json(text)
+    except ValidationError as error:
         raise InputError(f"{path}: no table of this version's bench ({_first(error)}); name another file") from None
 
 
@@ -187,8 +198,6 @@ def write_table(table: Table, path: Path) -> None:
     write_text(path, f'{{\n "format": {table.format},\n "runs": {{\n  {runs}\n }},\n "rows": [\n  {rows}\n ]\n}}\n')
 
 
-def _first(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        found = error.errors()[0]
-        return f"{'.'.join(map(str, found['loc'])) or 'file'}: {found['msg']}"
-    return str(error)
+def _first(error: ValidationError) -> str:
+    found = error.errors()[0]
+    return f"{'.'.join(map(str, found['loc'])) or 'file'}: {found['msg']}"[:300]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +24,7 @@ from parcae_mobile.app_manifest import (
     Tokenizer,
 )
 from parcae_mobile.errors import InputError
+from parcae_mobile.json_file import read_object
 from parcae_mobile.loops import KV_BYTES
 from parcae_mobile.manifest import Manifest
 from parcae_mobile.stage_names import STAGES
@@ -174,7 +174,7 @@ def tokenizer_of(folder: Path, manifest: Manifest) -> Tokenizer | None:
     if TOKENIZER not in manifest.files or manifest.bos is None:
         return None
     try:
-        values = json.loads((folder / TOKENIZER).read_text(encoding="utf-8"))
+        values = read_object(folder / TOKENIZER, InputError)
         kind, vocabulary = str(values["model"]["type"]), values["model"]["vocab"]
         size = len(vocabulary) + sum(token["content"] not in vocabulary for token in values["added_tokens"])
     except (ValueError, LookupError, TypeError) as error:

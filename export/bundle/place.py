@@ -25,6 +25,7 @@ from export.targets.registry import find_target, load_host
 from parcae_mobile.app_checks import check_files, read_app_manifest
 from parcae_mobile.app_manifest import APP_MANIFEST, MODELS, NAME, AppManifest, ModelEntry, Models, Platform
 from parcae_mobile.errors import AppManifestError, GateError, InputError, UsageError
+from parcae_mobile.given_file import read_text
 from parcae_mobile.manifest import read_manifest
 
 Done = Literal["added", "replaced", "unchanged"]
@@ -91,7 +92,7 @@ def is_whole(folder: Path, manifest: AppManifest) -> bool:
     except AppManifestError:
         return False
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    same = (folder / APP_MANIFEST).read_text(encoding="utf-8") == manifest.to_json()
+    same = read_text(folder / APP_MANIFEST, InputError) == manifest.to_json()
     return same and present == {*manifest.files, APP_MANIFEST}
 
 
@@ -113,8 +114,8 @@ def read_all(app: Path) -> list[AppManifest]:
     found = []
     for path in sorted(app.glob(f"*/{APP_MANIFEST}")):
         try:
-            manifest = read_app_manifest(path.read_text(encoding="utf-8"))
-        except (AppManifestError, OSError, UnicodeDecodeError) as error:
+            manifest = read_app_manifest(read_text(path, InputError))
+        except AppManifestError as error:
             raise InputError(f"{path}: {error}; remove the folder or bundle it again") from None
         if manifest.name != path.parent.name:
             raise InputError(f"{path}: the folder is not named {manifest.name}; rename it or bundle it again")

@@ -13,7 +13,9 @@ import numpy as np
 from export.gates.lowering import BUDGETS, budget_name
 from export.targets.host import Host
 from parcae_mobile.app_manifest import Greedy, LogitRows, SelfTest
+from parcae_mobile.arrays import DAMAGED, read_arrays
 from parcae_mobile.errors import InputError
+from parcae_mobile.golden import MOST_BYTES
 from parcae_mobile.manifest import Manifest
 
 GOLDEN = "golden.npz"
@@ -28,8 +30,11 @@ def self_test(folder: Path, manifest: Manifest, host: Host, exact: bool) -> Self
     `exact`: token parity is promised. Raises `InputError` if `golden.npz` is not as the exporter writes it.
     """
     path = folder / GOLDEN
-    with np.load(path, allow_pickle=False) as file:
-        ids, positions = file["input_ids"].tolist(), file["positions"].tolist()
+    try:
+        arrays = read_arrays(path, MOST_BYTES)
+        ids, positions = arrays["input_ids"].tolist(), arrays["positions"].tolist()
+    except DAMAGED as error:
+        raise InputError(f"{path}: not readable ({error}); export the artifact again") from None
     rows = {name.removeprefix("logits_"): place for name, place in places(path).items() if name.startswith("logits_")}
     if manifest.last_logits:  # the graph gives the last position only
         positions = positions[-1:]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from export.cli import artifacts, bench, bundle, loops, models, pages
+from export.cli import artifacts, bench, bundle, cache, loops, models, pages
 from export.cli.app import Json, app, options_of, out, print_json, progress_line, set_threads
 from export.request import ExportRequest
 from parcae_mobile.errors import GateError, ParcaeError
@@ -23,7 +23,7 @@ from parcae_mobile.errors import GateError, ParcaeError
 if TYPE_CHECKING:
     from export.pipeline import ExportResult
 
-SUBCOMMANDS = (artifacts, bench, bundle, loops, models, pages)  # importing them registers their commands
+SUBCOMMANDS = (artifacts, bench, bundle, cache, loops, models, pages)  # importing them registers their commands
 
 
 @app.callback(invoke_without_command=True)

@@ -14,8 +14,9 @@ import torch
 
 from export.gates.lowering import BUDGETS, budget_name
 from export.targets.registry import find_target, load_host, load_target
+from parcae_mobile.arrays import DAMAGED, read_arrays
 from parcae_mobile.errors import GateError, InputError
-from parcae_mobile.golden import DAMAGED
+from parcae_mobile.golden import MOST_BYTES
 from parcae_mobile.manifest import Manifest, verify_files
 from parcae_mobile.parity import Distance, compare
 
@@ -47,8 +48,8 @@ def verify_artifact(folder: Path, threads: int = 0) -> VerifyReport:
     stated = manifest.certificate.max_decay
     if stated is not None and (stored is None or abs(float(stored.decay.max()) - stated) > 1e-6):
         raise GateError(f"{folder}: the stored decay is not the certificate's {stated}")
+    golden = _golden(folder, manifest)
     host = load_host(target)(folder, manifest, threads)
-    golden = _golden(folder)
     distances: dict[int, Distance] = {}
     for name in sorted(golden):
         if name.startswith("logits_"):
@@ -62,15 +63,35 @@ def verify_artifact(folder: Path, threads: int = 0) -> VerifyReport:
     return VerifyReport(manifest, distances)
 
 
-def _golden(folder: Path) -> dict[str, np.ndarray]:
+def _golden(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     path = folder / "golden.npz"
     if not path.exists():
         raise InputError(f"{folder} has no golden.npz to test itself with; export it again")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        golden = read_arrays(path, MOST_BYTES)
+        _check_golden(golden, manifest)
     except DAMAGED as error:
-        raise InputError(f"{path}: not readable ({error}); export the artifact again") from None
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise InputError(f"{path}: not readable ({reason}); export the artifact again") from None
+    return golden
+
+
+def _check_golden(golden: dict[str, np.ndarray], manifest: Manifest) -> None:
+    """Raise `ValueError` unless the arrays are what the artifact's self-test reads."""
+    ids, positions = golden["input_ids"], golden["positions"]
+    if any(part.ndim != 1 or part.dtype.kind != "i" or not part.size for part in (ids, positions)):
+        raise ValueError("input_ids and positions must be whole numbers in a row")
+    shape = (len(positions), manifest.geometry.padded_vocab_size)
+    counts = {name: int(name.removeprefix("logits_")) for name in golden if name.startswith("logits_")}
+    if not counts:
+        raise ValueError("no logits")
+    for name, count in counts.items():
+        if golden[name].shape != shape or golden[name].dtype != np.float32:
+            raise ValueError(f"{name} is {golden[name].dtype} {golden[name].shape}, not float32 {shape}")
+        if not 1 <= count <= manifest.max_loops:
+            raise ValueError(f"{name}: the artifact has 1 to {manifest.max_loops} loops")
+        if not np.isfinite(golden[name]).all():
+            raise ValueError(f"{name} holds NaN or infinite values")
 
 
 def _failures(distances: dict[int, Distance], budget: dict[str, float]) -> list[str]:

@@ -35,9 +35,9 @@ def build_model(checkpoint: Checkpoint) -> Parcae:
     with torch.device("meta"):
         model = Parcae(checkpoint.config)
     tensors = as_built(checkpoint.tensors, checkpoint.config)
-    rope = _take_rope(tensors, model)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    _check_names(set(expected), set(tensors))
+    _check_names(set(expected), set(tensors) - {ROPE})
+    rope = _take_rope(tensors, model)
     for name, tensor in tensors.items():
         _check_tensor(name, tensor, expected[name])
     floats = {name: tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()}

@@ -19,6 +19,7 @@ from . import training_output
 
 PICKLES = ("pytorch_model.bin", "model.pt", "model.bin")
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+MOST_SHARDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,17 @@ def _indexed(index: Path) -> WeightFiles:
     places = read_object(index, CheckpointError).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
         raise CheckpointError(f"{index}: not an index of weights (weight_map names a file for each tensor)")
-    if any(Path(name).name != name for name in places.values()):
+    if not all(_is_plain_name(name) for name in places.values()):
         raise CheckpointError(f"{index}: names a file outside of its folder")
     files = tuple(index.parent / name for name in sorted(set(places.values())))
+    if len(files) > MOST_SHARDS:
+        raise CheckpointError(f"{index}: names {len(files)} files; no checkpoint has so many")
     for file in files:
-        if not file.exists():
+        if not file.is_file():
             raise CheckpointError(f"{index} names {file.name}, which is missing; copy it too")
     return WeightFiles(files, places)
+
+
+def _is_plain_name(name: str) -> bool:
+    """Whether a file of that name can only lie in the folder itself."""
+    return Path(name).name == name and name not in ("", ".", "..") and "\\" not in name and len(name.encode()) <= 255

@@ -23,9 +23,12 @@ from torch import Tensor
 
 from ..config import ParcaeConfig
 from ..errors import CheckpointError, MissingTensorError, UnsafeCheckpointError
-from . import training_output
+from ..given_file import check_regular
+from ..tensor_file import read_shapes
+from . import pickle_file, training_output
 from .find import find_weights
 from .names import without_wrappers
+from .room import Room
 
 # What the restricted unpickler raises for a file that is cut off or overwritten.
 DAMAGED = (
@@ -37,8 +40,12 @@ DAMAGED = (
     TypeError,
     AttributeError,
     AssertionError,
+    MemoryError,
+    OverflowError,
     struct.error,
+    zipfile.BadZipFile,
 )
+LEGACY_BYTES = 16  # of a file that cannot be mapped, for each value of a model: optimizer included
 # What the original's trainer puts beside the model: its own records. Inert stand-ins take their place.
 _TRAINER_RECORDS = ("cost.", "recpre.", "parcae_lm.tokenizer.", "pathlib.", "numpy.", "torchdata.", "collections.deque")
 
@@ -77,16 +84,22 @@ def read_checkpoint(folder: Path, checkpoint: str | None = None) -> Checkpoint:
     values = training_output.configuration(folder) if trained else {}
     weights = find_weights(folder, checkpoint)
     name, notes = weights.files[0].name, []
+    room = None if config is None else Room.of(config)
     tensors: dict[str, Tensor] = {}
     for file in weights.files:
         if not weights.pickled:
-            tensors |= _read_safetensors(file, weights.places)
+            if room is None:
+                room = Room.of(training_output.parsed(folder, values))
+            tensors |= _read_safetensors(file, weights.places, room)
             continue
-        content = _read_pickle(file)
-        tensors |= _placed(_state_dict(file, content), file, weights.places)
+        content = _read_pickle(file, room)
         if trained and isinstance(content.get("model_config"), dict):
-            notes += training_output.differences(values, content["model_config"])
-            values = content["model_config"]
+            own = pickle_file.plain_values(file, content["model_config"])
+            notes += training_output.differences(values, own)
+            values = own
+        if trained:
+            room = Room.of(training_output.parsed(folder, values))
+        tensors |= _placed(_state_dict(file, content, room), file, weights.places)
     if weights.training:
         count = len(training_output.checkpoints(folder))
         notes.insert(0, f"a training run's output: read {name}" + (f", of {count} checkpoints" if count > 1 else ""))
@@ -105,13 +118,14 @@ def read_config(folder: Path) -> ParcaeConfig:
     return ParcaeConfig.from_file(folder / "config.json")
 
 
-def _read_safetensors(file: Path, places: Mapping[str, str] | None) -> dict[str, Tensor]:
+def _read_safetensors(file: Path, places: Mapping[str, str] | None, room: Room) -> dict[str, Tensor]:
+    shapes = read_shapes(file, CheckpointError)
+    wanted = list(shapes) if places is None else _wanted(list(shapes), file, places)
+    room.check(file, {name: shapes[name] for name in wanted})
     try:
         with safe_open(file, framework="pt") as opened:
-            held = list(opened.keys())
-            wanted = held if places is None else _wanted(held, file, places)
             return {name: opened.get_tensor(name) for name in wanted}
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, MemoryError) as error:
         raise CheckpointError(f"{file}: not a readable safetensors file ({error}); copy it again") from None
 
 
@@ -128,12 +142,19 @@ def _wanted(held: list[str], file: Path, places: Mapping[str, str]) -> list[str]
     return names
 
 
-def _read_pickle(file: Path) -> dict[Any, Any]:
+def _read_pickle(file: Path, room: Room | None) -> dict[Any, Any]:
     """What a pickle holds, with large parts mapped and not read where the model is only one part of it."""
+    size = check_regular(file, CheckpointError)
     if not zipfile.is_zipfile(file):  # the format before torch 1.6, which cannot be mapped
+        if room is not None and size > LEGACY_BYTES * room.total:
+            raise CheckpointError(f"{file}: {size} bytes are too many for this model; is it this model's file?")
+        pickle_file.check_plain(file)
         return _load(file, mapped=False)
+    pickle_file.check_archive(file)
     content = _load(file, mapped=True)
     if all(isinstance(value, Tensor) for value in content.values()):
+        if room is not None:
+            pickle_file.check_sizes(file, content, room)
         return _load(file, mapped=False)  # nothing but a model: read it whole, which checks its checksums
     return content
 
@@ -155,7 +176,7 @@ def _load(file: Path, mapped: bool) -> dict[Any, Any]:
     return content
 
 
-def _state_dict(file: Path, content: dict[Any, Any]) -> dict[str, Tensor]:
+def _state_dict(file: Path, content: dict[Any, Any], room: Room | None) -> dict[str, Tensor]:
     nested = False
     for key in ("model", "state_dict"):
         if isinstance(content.get(key), dict):
@@ -164,6 +185,8 @@ def _state_dict(file: Path, content: dict[Any, Any]) -> dict[str, Tensor]:
         raise CheckpointError(f"{file}: does not hold a state dict of tensors")
     if any(type(value).__name__ == "DTensor" for value in content.values()):
         raise UnsafeCheckpointError(_unsafe(file, "DTensor"))
+    if room is not None:
+        pickle_file.check_sizes(file, content, room)
     return {str(name): value.clone() if nested else value for name, value in content.items()}
 
 

@@ -53,7 +53,8 @@ class Interpreter:
         self.state = self.program.make_state()
 
     def predict(self, function: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        outputs = self.program.predict(inputs, self.state, function, observer=partial(self._observe, function))
+        observe = partial(self._observe, function)
+        outputs = self.program.predict(inputs, self.state, function, observer=observe, bounded=True)
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
     def read(self, state: str) -> np.ndarray:

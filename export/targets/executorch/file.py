@@ -11,10 +11,12 @@ segment may lie inside the constants' segment: the same bytes then serve the emb
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
 import struct
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,12 +31,11 @@ from executorch.exir._serialize._flatbuffer_program import _flatbuffer_to_progra
 from executorch.exir.schema import DelegateCall, ExecutionPlan, ScalarType, Tensor
 from flatbuffers.table import Table
 
+from export.targets.executorch.host import DAMAGED, HEADER, HEADER_AT, check_extent
 from parcae_mobile.errors import InputError
 
 ALIGNMENT = 128
 LEAST_SHARED = 4096  # bytes; what is smaller is not worth sharing
-_HEADER = struct.Struct("<4sIQQQ")  # magic, header length, program size, segment base, size of all segments
-_HEADER_AT = 8
 _SEGMENTS_SLOT, _OFFSET_SLOT = 12, 4  # vtable slots of Program.segments and DataSegment.offset
 _XNN_HEADER = struct.Struct("<4s4sHIIIQ")
 _TYPES = {
@@ -55,19 +56,34 @@ class Matrix:
     bits: int
 
 
+@contextlib.contextmanager
+def _damaged() -> Iterator[None]:
+    """What the decoder raises for bytes that are no program, as one line."""
+    try:
+        yield
+    except (subprocess.SubprocessError, LookupError, ValueError, TypeError, AttributeError, struct.error, OSError) as e:
+        reason = str(e).splitlines()[0][:200] if str(e) else type(e).__name__
+        raise InputError(f"{DAMAGED} ({reason}); export it again") from None
+
+
 class PteFile:
     """A program's methods, constants and delegates, as written. Raises `InputError` for anything else."""
 
     def __init__(self, data: bytes) -> None:
-        if len(data) < _HEADER_AT + _HEADER.size or data[_HEADER_AT : _HEADER_AT + 4] != b"eh00":
-            raise InputError("not an ExecuTorch program with segments; export it again")
+        check_extent(data, len(data))
         self.data = data
-        _, _, self.program_size, self.base, self.segment_bytes = _HEADER.unpack_from(data, _HEADER_AT)
-        self.program = _flatbuffer_to_program(data)
-        self.segments = [(part.offset, part.size) for part in self.program.segments]
-        self.named = {item.key: item.segment_index for item in self.program.named_data}
-        self.home = self.program.constant_segment.segment_index
-        self.constants = self.program.constant_segment.offsets
+        _, _, self.program_size, self.base, self.segment_bytes = HEADER.unpack_from(data, HEADER_AT)
+        with _damaged():
+            self.program = _flatbuffer_to_program(data)
+            self.segments = [(part.offset, part.size) for part in self.program.segments]
+            self.named = {item.key: item.segment_index for item in self.program.named_data}
+            self.home = self.program.constant_segment.segment_index
+            self.constants = self.program.constant_segment.offsets
+        for offset, size in self.segments:
+            if offset < 0 or size < 0 or self.base + offset + size > len(data):
+                raise InputError(f"{DAMAGED}: a segment of {size} bytes at {offset} lies outside of the file")
+        if not self.segments or not all(0 <= index < len(self.segments) for index in (self.home, *self.named.values())):
+            raise InputError(f"{DAMAGED}: it names a segment that is not there")
 
     @cached_property
     def methods(self) -> dict[str, ExecutionPlan]:
@@ -142,18 +158,20 @@ class PteFile:
 
 def decode_graph(payload: bytes) -> dict[str, Any]:
     """An XNNPACK delegate's graph, by the schema and the compiler that the executorch package ships."""
+    if len(payload) < _XNN_HEADER.size:
+        raise InputError(f"{DAMAGED}: a delegate of {len(payload)} bytes; export it again")
     _, magic, _, offset, size, _, _ = _XNN_HEADER.unpack_from(payload)
     if magic != b"XH00":
         raise InputError("a delegate of the program is not XNNPACK's; export it again")
     schema = resources.files("executorch.backends.xnnpack.serialization").joinpath("schema.fbs").read_bytes()
-    with tempfile.TemporaryDirectory() as name:
+    with _damaged(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "schema.fbs").write_bytes(schema)
         (folder / "graph.bin").write_bytes(payload[offset : offset + size])
         options = ["--raw-binary", "--defaults-json"]
         _flatc_decompile(str(folder), str(folder / "schema.fbs"), str(folder / "graph.bin"), options)
         text = (folder / "graph.json").read_text(encoding="utf-8")
-    graph: dict[str, Any] = json.loads(re.sub(r": (-?)inf\b", r": \1Infinity", text))  # the compiler's spelling
+        graph: dict[str, Any] = json.loads(re.sub(r": (-?)inf\b", r": \1Infinity", text))  # the compiler's spelling
     return graph
 
 
@@ -204,8 +222,8 @@ def store_once(data: bytes) -> bytes:
             struct.pack_into("<Q", header, table.Pos + slot, offset)
         elif offset:
             raise InputError("a segment of the program has no offset to change; export with executorch 1.4.1")
-    magic, length, program_size, base, _ = _HEADER.unpack_from(header, _HEADER_AT)
-    _HEADER.pack_into(header, _HEADER_AT, magic, length, program_size, base, len(body))
+    magic, length, program_size, base, _ = HEADER.unpack_from(header, HEADER_AT)
+    HEADER.pack_into(header, HEADER_AT, magic, length, program_size, base, len(body))
     return bytes(header + body)
 
 

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import math
 import os
+import struct
 import sys
 from collections.abc import Iterator
 from importlib import resources
@@ -23,6 +24,7 @@ import torch
 
 from export.targets.host import CacheGeometry, Chunk, Host
 from parcae_mobile.errors import InputError, ToolMissingError, UsageError
+from parcae_mobile.given_file import check_regular
 from parcae_mobile.loops import KV_BYTES
 from parcae_mobile.manifest import Manifest
 
@@ -35,6 +37,9 @@ for _name in ("torchao", "torch.utils._pytree"):  # at import they tell of optio
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 MODEL = "model.pte"
+DAMAGED = "a damaged ExecuTorch program"
+HEADER = struct.Struct("<4sIQQQ")  # magic, header length, program size, segment base, size of all segments
+HEADER_AT = 8
 KERNELS = (
     ("executorch.extension.llm.custom_ops", "libcustom_ops_aot_lib.so"),
     ("executorch.kernels.quantized", "libquantized_ops_aot_lib.so"),
@@ -67,6 +72,9 @@ def load_module(path: Path, threads: int = 0) -> Any:
 
     Raises `InputError` for a file that the runtime does not take.
     """
+    size = check_regular(path, InputError)
+    with path.open("rb") as file:
+        check_extent(file.read(HEADER_AT + HEADER.size), size)
     load_kernels()
     set_threads(threads)
     try:
@@ -76,6 +84,19 @@ def load_module(path: Path, threads: int = 0) -> Any:
     except RuntimeError as error:
         raise InputError(f"{path}: the ExecuTorch runtime does not load it ({error}); export it again") from None
     return module
+
+
+def check_extent(start: bytes, size: int) -> None:
+    """Raise `InputError` unless the header in a program's first bytes asks for no more than the file's `size`.
+
+    The runtime believes the header. So this is asked before native code sees the file.
+    """
+    if len(start) < HEADER_AT + HEADER.size or start[HEADER_AT : HEADER_AT + 4] != b"eh00":
+        raise InputError("not an ExecuTorch program with segments; export it again")
+    _, length, program, base, segments = HEADER.unpack_from(start, HEADER_AT)
+    least = max(program, base + segments)
+    if length < HEADER.size or least > size or (segments and base < program):
+        raise InputError(f"{DAMAGED}: {size} bytes where its header asks for {least}; copy it again")
 
 
 class ExecutorchHost(Host):

@@ -28,11 +28,13 @@ from export.targets.onnx.static import write_static
 from export.targets.onnx.weights import WeightFile
 from export.targets.registry import StoredInjection, WriteOptions
 from parcae_mobile.errors import InputError
+from parcae_mobile.given_file import check_regular
 from parcae_mobile.kv_cache import CacheScales
 from parcae_mobile.manifest import Port, Signature
 from quantize.apply import QuantizedModel
 
 ADAPTER = "transformer.adapter."
+MOST_GRAPH = 256_000_000  # bytes of a graph without its weights
 
 
 def write(quantized: QuantizedModel, folder: Path, options: WriteOptions) -> None:
@@ -84,6 +86,7 @@ def read_injection(folder: Path) -> StoredInjection | None:
     for path in sorted(folder.glob("model*.onnx")):
         graph = _graph(path)
         stored = {tensor.name: tensor for tensor in graph.initializer}
+        check_external(path, graph)
         bodies = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
         for node in [*graph.node, *(node for body in bodies for node in body.node)]:
             for name in node.input:
@@ -94,7 +97,7 @@ def read_injection(folder: Path) -> StoredInjection | None:
                         raise InputError(
                             f"{path}: {name} is consumed by {node.op_type}; the artifact is not one of ours"
                         )
-                    array = numpy_helper.to_array(stored[name], base_dir=str(folder))
+                    array = _values(path, stored, name)
                     matrix = array.T if portable else array
                     if not np.array_equal(consumed.setdefault(role, matrix), matrix):
                         raise InputError(f"{path}: {name} is not what another graph of {folder} consumes")
@@ -104,10 +107,41 @@ def read_injection(folder: Path) -> StoredInjection | None:
 
 
 def _graph(path: Path) -> onnx.GraphProto:
+    check_regular(path, InputError, MOST_GRAPH)
     try:
         return onnx.load(path, load_external_data=False).graph
-    except DecodeError:
+    except (DecodeError, OSError):
         raise InputError(f"{path}: not a readable ONNX graph; export the artifact again") from None
+
+
+def check_external(path: Path, graph: onnx.GraphProto) -> None:
+    """Raise `InputError` unless every tensor outside of a graph lies whole in a file beside it."""
+    graphs = [graph]
+    while graphs:
+        part = graphs.pop()
+        graphs += [attribute.g for node in part.node for attribute in node.attribute if attribute.HasField("g")]
+        constants = [a.t for node in part.node for a in node.attribute if a.HasField("t")]
+        for tensor in [*part.initializer, *constants]:
+            if tensor.data_location != TensorProto.EXTERNAL:
+                continue
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            name = entries.get("location", "")
+            if name in ("", ".", "..") or "/" in name or "\\" in name or (path.parent / name).is_symlink():
+                raise InputError(f"{path}: {tensor.name} lies in {name[:200]!r}, outside of the folder; do not use it")
+            offset, length = (entries.get(key, "0") for key in ("offset", "length"))
+            if not (offset.isascii() and offset.isdigit() and length.isascii() and length.isdigit()):
+                raise InputError(f"{path}: {tensor.name} has no usable place in {name}; export the artifact again")
+            held = check_regular(path.parent / name, InputError)
+            if len(offset + length) > 40 or int(offset) + int(length) > held:
+                raise InputError(f"{path}: {tensor.name} ends beyond {name}'s {held} bytes; export the artifact again")
+
+
+def _values(path: Path, stored: dict[str, TensorProto], name: str) -> np.ndarray:
+    try:
+        return numpy_helper.to_array(stored[name], base_dir=str(path.parent))
+    except (LookupError, ValueError, TypeError, OSError, onnx.checker.ValidationError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise InputError(f"{path}: {name} is not readable ({reason}); export the artifact again") from None
 
 
 def write_stages(

@@ -6,11 +6,13 @@ constant needs them and dropped again; what stays is the compressed constant's r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable
 
 from export.targets.coreml.mil.blob import decode
 from export.targets.coreml.mil.dtypes import STRING
-from export.targets.coreml.mil.errors import BlobError
+from export.targets.coreml.mil.errors import BlobError, LimitError
+from export.targets.coreml.mil.limits import Limits
 from export.targets.coreml.mil.package import Package
 from export.targets.coreml.mil.program import Blob, Function, Immediate, Operation, Reference
 from export.targets.coreml.mil.registry import Value
@@ -21,6 +23,7 @@ class Constants:
 
     def __init__(self, package: Package) -> None:
         self.package = package
+        self.limits = Limits.of(package.path)
         self._literals: dict[Blob | Immediate, Value] = {}
         self._folded: dict[Hashable, tuple[Value, ...]] = {}
         self.checked: dict[int, tuple[Value]] = {}  # by the id of a `const` operation, which lives as long as these do
@@ -34,10 +37,15 @@ class Constants:
         try:
             if dtype is STRING:
                 raise BlobError("a string is stored as numbers")
+            if any(size < 0 for size in shape):
+                raise BlobError(f"a constant of shape {list(shape)}")
+            self.limits.room(math.prod(shape))
             if isinstance(item, Blob):
                 data = self.package.blob_file(item.file).read(item.offset, dtype, shape)
             else:
                 data = decode(item.data, dtype, shape)
+        except LimitError as error:
+            raise LimitError(f"{where()}: {error}") from None
         except BlobError as error:
             raise BlobError(f"{where()}: {error}") from error
         value = Value(data, dtype, constant=True)

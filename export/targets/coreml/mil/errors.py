@@ -43,3 +43,7 @@ class DeclarationError(MilError):
 
 class ExecutionError(MilError):
     """An operator was given something it may not be given, such as an index out of range."""
+
+
+class LimitError(MilError):
+    """The program asks for more memory or time than a package of its size can need."""

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from export.targets.coreml.mil.constants import Constants
 from export.targets.coreml.mil.dtypes import BOOL, FP16, DType, round_to
-from export.targets.coreml.mil.errors import DeclarationError, ExecutionError, MilError, UnknownOperatorError
+from export.targets.coreml.mil.errors import (
+    DeclarationError,
+    ExecutionError,
+    LimitError,
+    MilError,
+    UnknownOperatorError,
+)
 from export.targets.coreml.mil.ops import constexpr, elementwise, index, linear, shape
 from export.targets.coreml.mil.program import Argument, Block, Function, Named, Operation, Reference
 from export.targets.coreml.mil.registry import OPERATORS, Arguments, Value
@@ -19,6 +25,9 @@ from export.targets.coreml.mil.registry import OPERATORS, Arguments, Value
 OPERATOR_MODULES = (constexpr, elementwise, index, linear, shape)
 # Operators that the executor runs itself, because they need more than their arguments.
 CONTROL = frozenset({"const", "cond", "while_loop", "read_state", "write_state", "coreml_update_state"})
+
+# What torch and Python raise for arguments that an operator cannot have.
+FAILURES = (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, AssertionError, MemoryError)
 
 Observer = Callable[[Operation, tuple[Tensor, ...]], None]
 
@@ -68,6 +77,7 @@ class Executor:
         self.function, self.constants, self.states = function, constants, states
         self.compute, self.loop_limit, self.observer = compute, loop_limit, observer
         self.rounds, self.given = rounds, given or {}
+        self.iterations = 0
         self.state_types = {item.name: item.type for item in function.states}
         self.title = f"{constants.package.name}, function '{function.name}'"
 
@@ -82,6 +92,10 @@ class Executor:
     def block(self, block: Block, scope: Scope) -> list[Value]:
         for operation, release in zip(block.operations, block.release, strict=True):
             where = partial(self.where, operation)
+            try:
+                self.constants.limits.tick()
+            except LimitError as error:
+                raise LimitError(f"{where()}: {error}") from None
             results = self.operation(operation, scope, where)
             if operation.name in self.given:
                 results = self.check(operation, (self.given[operation.name],), where)
@@ -147,7 +161,7 @@ class Executor:
             name: tuple(self.argument(argument, scope, where) for argument in arguments)
             for name, arguments in inputs.items()
         }
-        return Arguments(resolved, where, self.function.opset, self.compute)
+        return Arguments(resolved, where, self.function.opset, self.compute, self.constants.limits)
 
     def computed(
         self, operation: Operation, scope: Scope, where: Callable[[], str], constant: bool = False
@@ -160,14 +174,15 @@ class Executor:
             results = entry.run(arguments)
         except MilError:
             raise
-        except (RuntimeError, ValueError, IndexError, TypeError, KeyError, ZeroDivisionError) as error:
+        except FAILURES as error:
             shapes = ", ".join(
                 f"{name} {list(value.data.shape)}"
                 for name, values in arguments.inputs.items()
                 for value in values
                 if isinstance(value, Value)
             )
-            raise ExecutionError(f"{where()}: {str(error).splitlines()[0]} ({shapes})") from error
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ExecutionError(f"{where()}: {reason} ({shapes})") from error
         if isinstance(results, Tensor):
             results = (results,)
         dtypes = rule if isinstance(rule, tuple) else (rule,) * len(results)
@@ -237,7 +252,8 @@ class Executor:
     def while_loop(self, operation: Operation, scope: Scope, where: Callable[[], str]) -> tuple[Value, ...]:
         carried = self.arguments(operation.inputs, scope, where).values("loop_vars")
         condition, body = operation.blocks
-        for _ in range(self.loop_limit):
+        while self.iterations < self.loop_limit:  # of all loops together, those in loops included
+            self.iterations += 1
             (verdict,) = self.block(condition, self.entered(condition, carried, scope, where))
             if not self.truth(verdict, "the condition", where):
                 return self.typed(operation.outputs, carried, where)

@@ -6,6 +6,7 @@ checked against each other when the package is opened.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor
 
 from export.targets.coreml.mil.dtypes import BOOL, BY_NAME, FP16, DType, round_to
-from export.targets.coreml.mil.errors import DeclarationError, FeatureError, PackageError
+from export.targets.coreml.mil.errors import DeclarationError, FeatureError, LimitError, PackageError
 from export.targets.coreml.mil.program import Function, Named
 
+MOST_OF_A_STATE = 2**31  # values; of a state that is not written to, no memory is taken but addresses
 # ArrayFeatureType.ArrayDataType
 FEATURE_DTYPES = {65568: "fp32", 65600: "fp64", 131104: "int32", 65552: "fp16", 131080: "int8"}
 
@@ -96,6 +98,9 @@ class Interface:
                 raise DeclarationError(
                     f"{self.where}: state '{state.name}' is {state.type}; Core ML states are fp16 of a fixed shape"
                 )
+            sizes = [size or 0 for size in state.type.shape]
+            if min(sizes, default=0) < 0 or math.prod(sizes) > MOST_OF_A_STATE:
+                raise LimitError(f"{self.where}: state '{state.name}' is {state.type}; no cache is that large")
 
     def _agreed(self, messages: Any, named: tuple[Named, ...], what: str) -> dict[str, Feature]:
         features = {item.name: read_feature(item, self.where) for item in messages}

@@ -27,7 +27,7 @@ from export.targets.coreml.mil.interface import Interface
 from export.targets.coreml.mil.package import Package
 from export.targets.coreml.mil.program import Function, Operation, Reference, read_functions
 
-LOOP_LIMIT = 100_000
+LOOP_LIMIT = 10_000
 
 
 class MilState:
@@ -125,16 +125,18 @@ class MilProgram:
         observer: Observer | None = None,
         rounds: bool = True,
         given: Mapping[str, Tensor] | None = None,
+        bounded: bool = False,
     ) -> dict[str, Tensor]:
         """Runs one function.
 
         inputs: torch tensors, numpy arrays or plain numbers by name, of the declared dtype and an admitted shape.
         state: replaced by the new states; left alone if anything fails. Required where the function has states.
         compute: dtype of the arithmetic before rounding, torch.float32 or torch.float64.
-        loop_limit: iterations of one `while_loop` after which it counts as endless.
+        loop_limit: iterations of all `while_loop`s together after which they count as endless.
         observer: called with every operation and its results, in order of execution (range probes, tracing).
         rounds: without it fp16 results stay in `compute`, states and outputs too: the program without its rounding.
         given: results by operation name, in place of what those operations compute.
+        bounded: raise `LimitError` once it has taken longer than a package of its size needs (limits.py).
 
         Returns the outputs by name, in their declared dtypes. Raises subclasses of MilError.
         """
@@ -147,6 +149,7 @@ class MilProgram:
         working = dict(state.tensors) if state is not None else {}
         if rounds:
             interface.check_states(working)
+        self._constants.limits.begin(bounded)
         with torch.no_grad():
             executor = Executor(target, self._constants, working, compute, loop_limit, observer, rounds, given)
             outputs = executor.run(checked)

@@ -7,14 +7,16 @@ NAME.mlpackage/Data/com.apple.CoreML/weights/weight.bin the constants
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from export.targets.coreml.mil.blob import BlobFile
 from export.targets.coreml.mil.errors import BlobError, PackageError
 from export.targets.coreml.mil.schema import model_message
+from parcae_mobile.given_file import read_bytes
+from parcae_mobile.json_file import parse
 
+MOST_MANIFEST, MOST_PROGRAM = 1_000_000, 256_000_000  # bytes; weights lie in files of their own
 MODEL_PATH = "@model_path/"
 
 
@@ -37,10 +39,14 @@ class Package:
             if not name.startswith(MODEL_PATH):
                 raise BlobError(f"{self.name}: weight file '{name}' does not begin with {MODEL_PATH}")
             folder = self.model_path.parent.resolve()
-            path = (folder / name.removeprefix(MODEL_PATH)).resolve()
+            try:
+                path = (folder / name.removeprefix(MODEL_PATH)).resolve()
+                found = path.is_file()
+            except (OSError, ValueError, RuntimeError):
+                raise BlobError(f"{self.name}: weight file '{name[:200]}' is no name of a file") from None
             if not path.is_relative_to(folder):
                 raise BlobError(f"{self.name}: weight file '{name}' lies outside of the package")
-            if not path.is_file():
+            if not found:
                 raise BlobError(f"{self.name}: weight file {name.removeprefix(MODEL_PATH)} is missing")
             self._blob_files[name] = BlobFile(path)
         return self._blob_files[name]
@@ -50,17 +56,24 @@ class Package:
         if not manifest_path.is_file():
             raise PackageError(f"{self.name}: no Manifest.json in it; give the .mlpackage folder itself")
         try:
-            manifest: Any = json.loads(manifest_path.read_text(encoding="utf-8"))
-            relative = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            manifest: Any = parse(read_bytes(manifest_path, PackageError, MOST_MANIFEST).decode("utf-8"))
+        except (ValueError, RecursionError) as error:
             raise PackageError(f"{self.name}: Manifest.json is not valid JSON ({error})") from error
-        except (KeyError, TypeError) as error:
+        try:
+            relative = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
+        except (LookupError, TypeError) as error:
             raise PackageError(f"{self.name}: Manifest.json names no root model (no {error})") from error
         data = (self.path / "Data").resolve()
-        model = (data / str(relative)).resolve()
+        if not data.is_relative_to(self.path.resolve()):
+            raise PackageError(f"{self.name}: its folder Data lies outside of the package")
+        try:
+            model = (data / str(relative)).resolve()
+            found = model.is_file()
+        except (OSError, ValueError, RuntimeError):  # a zero byte, a name that is too long, links in a circle
+            raise PackageError(f"{self.name}: Manifest.json names no file as its model") from None
         if not model.is_relative_to(data):
             raise PackageError(f"{self.name}: Manifest.json names a model outside of the package: {relative}")
-        if not model.is_file():
+        if not found:
             raise PackageError(f"{self.name}: the model {relative} that Manifest.json names is missing")
         return model
 
@@ -69,7 +82,7 @@ class Package:
 
         spec = model_message()()
         try:
-            spec.ParseFromString(self.model_path.read_bytes())
+            spec.ParseFromString(read_bytes(self.model_path, PackageError, MOST_PROGRAM))
         except DecodeError as error:
             raise PackageError(f"{self.name}: {self.model_path.name} is no Core ML specification ({error})") from error
         kind = spec.WhichOneof("Type")

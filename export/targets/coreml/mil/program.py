@@ -83,13 +83,15 @@ class Operation:
     inputs: dict[str, tuple[Argument, ...]]
     outputs: tuple[Named, ...]
     blocks: tuple[Block, ...] = ()
+    _reads: tuple[str, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
     def references(self) -> Iterator[str]:
         """Names that this operation reads, those captured by its nested blocks included."""
-        for arguments in self.inputs.values():
-            yield from (argument.name for argument in arguments if isinstance(argument, Reference))
-        for block in self.blocks:
-            yield from block.captured()
+        if self._reads is None:  # asked once for each block around it
+            own = (item.name for group in self.inputs.values() for item in group if isinstance(item, Reference))
+            inside = (name for block in self.blocks for name in block.captured())
+            self._reads = tuple(dict.fromkeys((*own, *inside)))
+        yield from self._reads
 
 
 @dataclass
@@ -103,13 +105,14 @@ class Block:
 
     def __post_init__(self) -> None:
         last_use: dict[str, int] = {}
+        returned = set(self.outputs)
         for index, operation in enumerate(self.operations):
             last_use.update((output.name, index) for output in operation.outputs)
             last_use.update((name, index) for name in operation.references())
         own = {output.name for operation in self.operations for output in operation.outputs}
         release: list[list[str]] = [[] for _ in self.operations]
         for name, index in last_use.items():
-            if name in own and name not in self.outputs:
+            if name in own and name not in returned:
                 release[index].append(name)
         self.release = tuple(tuple(names) for names in release)
 
@@ -241,7 +244,7 @@ class _Reader:
     def check_names(self, block: Block, known: set[str]) -> None:
         """Every name must be defined once, before it is read: a program that was edited by hand may break that."""
         own = {item.name for item in block.inputs}
-        known = known | own
+        known = known | own  # of this block and those around it
         for operation in block.operations:
             for arguments in operation.inputs.values():
                 for argument in arguments:
@@ -256,7 +259,7 @@ class _Reader:
                 if output.name in own:
                     raise PackageError(f"{self.where}: '{output.name}' is defined twice")
                 own.add(output.name)
-            known |= own
+                known.add(output.name)
         for name in block.outputs:
             if name not in known:
                 raise PackageError(f"{self.where}: the output '{name}' is defined by nothing")

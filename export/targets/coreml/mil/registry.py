@@ -13,6 +13,7 @@ rule's dtype and the result's shape with what the package declares.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +21,8 @@ import torch
 from torch import Tensor
 
 from export.targets.coreml.mil.dtypes import BY_NAME, DType
-from export.targets.coreml.mil.errors import DeclarationError, ExecutionError
+from export.targets.coreml.mil.errors import DeclarationError, ExecutionError, LimitError
+from export.targets.coreml.mil.limits import Limits
 
 IOS17 = 7  # opset number
 
@@ -43,12 +45,28 @@ class Arguments:
         where: Callable[[], str],
         opset: int,
         compute: torch.dtype,
+        limits: Limits | None = None,
     ) -> None:
         self.inputs, self.where, self.opset, self.compute = inputs, where, opset, compute
+        self.limits = limits or Limits()
 
     def fail(self, message: str) -> ExecutionError:
         """The error to raise for `message`."""
         return ExecutionError(f"{self.where()}: {message}")
+
+    def room(self, *sizes: int, work: int = 1) -> None:
+        """Raise `LimitError` if a result of these sizes is too large for the package; `work` is per value of it."""
+        elements = math.prod(sizes)
+        try:
+            self.limits.room(elements, elements * work)
+        except LimitError as error:
+            raise LimitError(f"{self.where()}: {error}") from None
+
+    def room_for(self, *names: str) -> None:
+        """The same for what the named parameters broadcast to."""
+        tensors = [value.data for name in names for value in self.inputs.get(name, ()) if isinstance(value, Value)]
+        if len(tensors) > 1 and any(tensor.shape != tensors[0].shape for tensor in tensors):
+            self.room(*torch.broadcast_shapes(*(tensor.shape for tensor in tensors)))
 
     def has(self, name: str) -> bool:
         return bool(self.inputs.get(name))

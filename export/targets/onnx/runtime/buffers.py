@@ -8,11 +8,15 @@ stage.run()
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+
+from parcae_mobile.errors import InputError, ParcaeError
 
 DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -21,7 +25,24 @@ DTYPES: dict[str, type[np.generic]] = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
 }
+MOST_VALUES = 2**28  # of one port: logits of a prompt's chunk over a vocabulary of a million
 GIVE_BACK = ("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+
+@contextlib.contextmanager
+def refusals(what: str) -> Iterator[None]:
+    """What onnxruntime says of a graph that it does not take, as one line; `what` begins it.
+
+    The runtime's exceptions have no common class but Exception; a graph of strangers may also name ports and sizes that
+    nobody knows. Errors of ours pass.
+    """
+    try:
+        yield
+    except ParcaeError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"{what} ({reason}); export the artifact again") from error
 
 
 class Buffers:
@@ -34,6 +55,8 @@ class Buffers:
     def __getitem__(self, port: ort.NodeArg) -> np.ndarray:
         if port.name not in self.arrays:
             shape = [dim if isinstance(dim, int) else self.sizes[dim] for dim in port.shape]
+            if math.prod(shape) > MOST_VALUES:
+                raise InputError(f"{port.name} has shape {shape}; no graph of ours does. Export the artifact again")
             self.arrays[port.name] = np.zeros(shape, DTYPES[port.type])
         return self.arrays[port.name]
 

@@ -24,7 +24,7 @@ try:
 except ImportError:
     raise ToolMissingError("onnxruntime is not installed: pip install 'parcae-mobile[onnx]'") from None
 
-from export.targets.onnx.runtime.buffers import Bound, Buffers
+from export.targets.onnx.runtime.buffers import Bound, Buffers, refusals
 
 LEAST_CAPACITY = 256  # tokens that the caches hold at first
 GIVE_BACK_EVERY = 64  # decoded tokens between two times that pages of the weights file are given back
@@ -98,8 +98,9 @@ class OnnxHost(Host):
         self._step: Workspace | None = None
 
     def _run(self, chunk: Chunk) -> np.ndarray:
-        self._reserve(chunk.total, chunk.loops)
-        logits = self._compute(chunk)[0]
+        with refusals(f"{self._folder}: onnxruntime does not run its graphs"):
+            self._reserve(chunk.total, chunk.loops)
+            logits = self._compute(chunk)[0]
         self._fill_above(self.loops_used, chunk.start, chunk.total)
         if chunk.is_prompt or chunk.total % GIVE_BACK_EVERY == 0:
             give_back_pages(self._folder / WEIGHTS)
@@ -225,7 +226,8 @@ class OnnxHost(Host):
     def _session(self, file: str) -> ort.InferenceSession:
         if file not in self._sessions:
             path, providers = str(self._folder / file), ["CPUExecutionProvider"]
-            self._sessions[file] = ort.InferenceSession(path, self._options, providers=providers)
+            with refusals(f"{path}: onnxruntime does not load it"):
+                self._sessions[file] = ort.InferenceSession(path, self._options, providers=providers)
         return self._sessions[file]
 
     def _unrolled(self, loops: int) -> ort.InferenceSession:

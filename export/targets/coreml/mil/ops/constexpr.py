@@ -45,6 +45,8 @@ def _per_axis(a: Arguments, name: str, data: Tensor) -> Tensor:
     if tensor.dim() == 0:
         return tensor
     axis = a.axis(a.integer("axis"), data.dim())
+    if tensor.numel() not in (1, data.shape[axis]):
+        raise a.fail(f"'{name}' has {tensor.numel()} values for axis {axis} of {list(data.shape)}")
     return tensor.reshape([-1 if i == axis else 1 for i in range(data.dim())])
 
 
@@ -52,6 +54,7 @@ def _per_axis(a: Arguments, name: str, data: Tensor) -> Tensor:
 def _affine_dequantize(a: Arguments) -> Tensor:
     """scale * (quantized_data - zero_point), per tensor or per index of `axis` (iOS 16)."""
     data = a.raw("quantized_data")
+    a.room(data.numel())
     return (data.to(a.compute) - _per_axis(a, "zero_point", data)) * _per_axis(a, "scale", data)
 
 
@@ -64,6 +67,7 @@ def _look_up(a: Arguments, indices: Tensor) -> Tensor:
     if int(indices.amax()) >= palette:
         raise a.fail(f"index {int(indices.amax())} into a palette of {palette}")
     split, grid = _blocks(a, indices.shape, lut.shape[:-2], "lut")
+    a.room(indices.numel(), width)
     # Number of each element's group, so that one flat look-up serves all groups.
     group = torch.arange(lut.shape[:-2].numel()).reshape(grid).expand(split).reshape(indices.shape)
     dense = lut.reshape(-1, width)[(group * palette + indices.long()).reshape(-1)].reshape(*indices.shape, width)
@@ -85,7 +89,8 @@ def _lut_to_dense(a: Arguments) -> Tensor:
 
 
 def _packed(a: Arguments, name: str, dtype: DType, shape: tuple[int, ...]) -> Tensor:
-    data = bytes(a.raw(name).reshape(-1).tolist())
+    data = bytes(a.raw(name).reshape(-1).to(torch.uint8).numpy())
+    a.room(*(max(0, size) for size in shape))
     want = packed_bytes(torch.Size(shape).numel(), dtype)
     if len(data) != want:
         raise a.fail(f"'{name}' has {len(data)} bytes, want {want} for {list(shape)}")

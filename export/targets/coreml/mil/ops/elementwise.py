@@ -89,6 +89,7 @@ def _register_binary(name: str, function: Callable[[Tensor, Tensor], Tensor], co
 
     @operator(name, result=result)
     def _(a: Arguments) -> Tensor:
+        a.room_for("x", "y")
         return function(a.wide("x"), a.wide("y"))
 
 
@@ -104,6 +105,7 @@ for _name, _binary in COMPARISON.items():
 def _real_div(a: Arguments) -> Tensor:
     if a.dtype("x").is_integer:
         raise a.fail("real_div of integers has no defined rounding; divide floats or use floor_div")
+    a.room_for("x", "y")
     return a.wide("x") / a.wide("y")
 
 
@@ -129,6 +131,7 @@ def _clip(a: Arguments) -> Tensor:
 
 @operator("threshold", result=like("x", "alpha"))
 def _threshold(a: Arguments) -> Tensor:
+    a.room_for("x", "alpha")
     return torch.maximum(a.wide("x"), a.wide("alpha"))
 
 
@@ -146,6 +149,7 @@ def _gelu(a: Arguments) -> Tensor:
 
 @operator("leaky_relu", result=like("x"))
 def _leaky_relu(a: Arguments) -> Tensor:
+    a.room_for("x", "alpha")
     x = a.wide("x")
     return torch.where(x < 0, x * a.wide("alpha"), x)
 
@@ -153,28 +157,33 @@ def _leaky_relu(a: Arguments) -> Tensor:
 @operator("prelu", result=like("x"))
 def _prelu(a: Arguments) -> Tensor:
     x = a.wide("x")
+    a.room(x.numel(), max(1, a.raw("alpha").numel()) if a.raw("alpha").numel() not in x.shape[1:2] else 1)
     alpha = a.wide("alpha").reshape(-1, *[1] * (x.dim() - 2))
     return torch.where(x < 0, x * alpha, x)
 
 
 @operator("elu", result=like("x"))
 def _elu(a: Arguments) -> Tensor:
+    a.room_for("x", "alpha")
     x = a.wide("x")
     return torch.where(x < 0, a.wide("alpha") * torch.expm1(x), x)
 
 
 @operator("linear_activation", result=like("x"))
 def _linear_activation(a: Arguments) -> Tensor:
+    a.room_for("x", "alpha", "beta")
     return a.wide("x") * a.wide("alpha") + a.wide("beta")
 
 
 @operator("sigmoid_hard", result=like("x"))
 def _sigmoid_hard(a: Arguments) -> Tensor:
+    a.room_for("x", "alpha", "beta")
     return (a.wide("x") * a.wide("alpha") + a.wide("beta")).clamp(0, 1)
 
 
 @operator("scaled_tanh", result=like("x"))
 def _scaled_tanh(a: Arguments) -> Tensor:
+    a.room_for("x", "alpha", "beta")
     return a.wide("alpha") * torch.tanh(a.wide("x") * a.wide("beta"))
 
 
@@ -188,6 +197,7 @@ def _softmax(a: Arguments) -> Tensor:
 def _select(a: Arguments) -> Tensor:
     if a.dtype("cond") is not BOOL:
         raise a.fail(f"'cond' is {a.dtype('cond')}, want bool")
+    a.room_for("cond", "a", "b")
     return torch.where(a.raw("cond"), a.raw("a"), a.raw("b"))
 
 

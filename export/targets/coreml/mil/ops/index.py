@@ -7,6 +7,8 @@ from torch import Tensor
 
 from export.targets.coreml.mil.registry import IOS17, Arguments, like, operator
 
+GROUP_WORK = 10_000  # multiplications that take as long as one look-up
+
 
 def checked_indices(a: Arguments, name: str, size: int) -> Tensor:
     """The integer parameter `name` as int64 in [0, size). Negative ones count from the end before iOS 17 only."""
@@ -29,10 +31,12 @@ def _gather(a: Arguments) -> Tensor:
     indices = checked_indices(a, "indices", x.shape[axis])
     if not 0 <= batch <= min(axis, indices.dim()) or x.shape[:batch] != indices.shape[:batch]:
         raise a.fail(f"batch_dims {batch} does not fit x {list(x.shape)}, indices {list(indices.shape)}, axis {axis}")
+    a.room(x.numel() // max(1, x.shape[axis]), indices.numel())
     if batch == 0:
         picked = x.index_select(axis, indices.reshape(-1))
         return picked.reshape(x.shape[:axis] + indices.shape + x.shape[axis + 1 :])
     groups = int(torch.tensor(x.shape[:batch]).prod())
+    a.room(groups, work=GROUP_WORK)  # each is a look-up of its own
     rows = x.reshape(groups, *x.shape[batch:])
     each = [row.index_select(axis - batch, i) for row, i in zip(rows, indices.reshape(groups, -1), strict=True)]
     return torch.stack(each).reshape(x.shape[:axis] + indices.shape[batch:] + x.shape[axis + 1 :])
@@ -56,6 +60,7 @@ def _gather_nd(a: Arguments) -> Tensor:
     depth = indices.shape[-1]
     if depth > x.dim() - batch:
         raise a.fail(f"indices of depth {depth} into rank {x.dim()} with {batch} batch dimensions")
+    a.room(indices.numel() // max(1, depth), *x.shape[batch + depth :])
     columns = _nd_columns(a, indices, tuple(x.shape[batch : batch + depth]))
     grids = [
         torch.arange(size).reshape([-1 if i == axis else 1 for i in range(indices.dim() - 1)])

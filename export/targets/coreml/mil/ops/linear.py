@@ -21,6 +21,7 @@ def _linear(a: Arguments) -> Tensor:
     x, weight = a.wide("x"), a.wide("weight")
     if x.shape[-1] != weight.shape[-1]:
         raise a.fail(f"x has {x.shape[-1]} features, weight wants {weight.shape[-1]}")
+    a.room(*x.shape[:-1], *weight.shape[:-1], work=x.shape[-1])
     return F.linear(x, weight.to(x.dtype), a.wide("bias").to(x.dtype) if a.has("bias") else None)
 
 
@@ -41,13 +42,22 @@ def _matmul(a: Arguments) -> Tensor:
         x = x.transpose(-1, -2)
     if a.flag("transpose_y") and y.dim() > 1:
         y = y.transpose(-1, -2)
+    if x.dim() > 1 and y.dim() > 1:
+        batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+        a.room(*batch, x.shape[-2], y.shape[-1], work=x.shape[-1])
     return torch.matmul(x, y.to(x.dtype))
 
 
 @operator("einsum", result=like("values"))
 def _einsum(a: Arguments) -> Tensor:
     operands = [v.data.to(a.compute) if v.dtype.is_float else v.data for v in a.values("values")]
-    return torch.einsum(a.text("equation"), *operands)
+    equation = a.text("equation")
+    named, _, result = equation.replace(" ", "").partition("->")
+    terms = zip(named.split(","), operands, strict=False)
+    sizes = dict(pair for term, x in terms for pair in zip(term, x.shape, strict=False))
+    a.room(*(sizes.get(letter, 1) for letter in result))
+    a.room(1, work=math.prod(sizes.values()))
+    return torch.einsum(equation, *operands)
 
 
 @operator("conv", result=like("x"))
@@ -69,6 +79,12 @@ def _conv(a: Arguments) -> Tensor:
             pad[2 * i : 2 * i + 2] = [large, small] if pad_type == "same_lower" else [small, large]
     elif pad_type != "valid":
         raise a.fail(f"unknown pad_type {pad_type}")
+    padded = [x.shape[2 + i] + sum(pad[2 * i : 2 * i + 2]) for i in range(spatial)]
+    a.room(*x.shape[:2], *(max(0, size) for size in padded))
+    if min((*strides, *dilations), default=1) < 1:
+        raise a.fail(f"strides {strides} and dilations {dilations} must be above 0")
+    slid = [max(0, size // stride + 1) for size, stride in zip(padded, strides, strict=False)]
+    a.room(x.shape[0], weight.shape[0], *slid, work=math.prod(weight.shape[1:]))
     # torch lists padding from the last dimension backward.
     x = F.pad(x, [size for i in reversed(range(spatial)) for size in pad[2 * i : 2 * i + 2]])
     bias = a.wide("bias") if a.has("bias") else None
@@ -82,6 +98,7 @@ def _attention(a: Arguments) -> Tensor:
     query, key, value = a.wide("query"), a.wide("key"), a.wide("value")
     if not query.shape[:-2] == key.shape[:-2] == value.shape[:-2]:
         raise a.fail(f"batch shapes differ: {list(query.shape)}, {list(key.shape)}, {list(value.shape)}")
+    a.room(*query.shape[:-1], key.shape[-2], work=query.shape[-1])
     scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
     if a.has("attn_mask"):
         mask = a.wide("attn_mask")

@@ -95,6 +95,7 @@ def _concat(a: Arguments) -> Tensor:
     for tensor in tensors:
         if tensor.dim() != tensors[0].dim():
             raise a.fail(f"values of rank {tensor.dim()} and {tensors[0].dim()}")
+    a.room(sum(tensor.numel() for tensor in tensors))
     if not a.flag("interleave"):
         return torch.cat(tensors, axis)
     if len({tensor.shape for tensor in tensors}) != 1:
@@ -105,11 +106,13 @@ def _concat(a: Arguments) -> Tensor:
 @operator("stack", result=like("values"))
 def _stack(a: Arguments) -> Tensor:
     tensors = [v.data for v in a.values("values")]
+    a.room(sum(tensor.numel() for tensor in tensors))
     return torch.stack(tensors, a.axis(a.integer("axis"), tensors[0].dim() + 1))
 
 
 def _split_result(a: Arguments) -> tuple[DType, ...]:
     count = a.integer("num_splits") if a.has("num_splits") else len(a.integers("split_sizes"))
+    a.room(count)
     return (a.dtype("x"),) * count
 
 
@@ -135,6 +138,7 @@ def _tile(a: Arguments) -> Tensor:
     x, reps = a.raw("x"), a.integers("reps")
     if len(reps) != x.dim() or min(reps, default=1) < 1:
         raise a.fail(f"reps {reps} for a tensor of rank {x.dim()}")
+    a.room(x.numel(), *reps)
     return x.repeat(reps) if reps else x
 
 
@@ -145,6 +149,7 @@ def _fill_result(a: Arguments) -> DType:
 def _filled(a: Arguments, shape: list[int]) -> Tensor:
     if any(size < 0 for size in shape):
         raise a.fail(f"shape {shape} is negative")
+    a.room(*shape)
     if not a.has("value"):
         return torch.zeros(shape)
     return a.raw("value").reshape(()).expand(shape)
@@ -167,6 +172,7 @@ def _range_1d(a: Arguments) -> Tensor:
     if step.item() == 0:
         raise a.fail("step is 0")
     count = max(0, math.ceil((end.item() - start.item()) / step.item()))
+    a.room(count)
     return start + torch.arange(count, dtype=start.dtype) * step
 
 
@@ -196,6 +202,9 @@ def _pad(a: Arguments) -> Tensor:
     x, pad, mode = a.wide("x"), a.integers("pad"), a.text("mode", "constant")
     if len(pad) % 2 or len(pad) > 2 * x.dim() or min(pad, default=0) < 0:
         raise a.fail(f"pad {pad} for a tensor of rank {x.dim()}")
+    grown = [sum(pair) for pair in zip(pad[::2], pad[1::2], strict=True)]
+    still = x.dim() - len(grown)
+    a.room(*x.shape[:still], *(size + more for size, more in zip(x.shape[still:], grown, strict=True)))
     if mode == "constant":
         pairs = [pad[i : i + 2] for i in range(0, len(pad), 2)]
         return F.pad(x, [size for pair in reversed(pairs) for size in pair], value=a.number("constant_val", 0.0))
@@ -219,6 +228,7 @@ def _one_hot_result(a: Arguments) -> DType:
 @operator("one_hot", result=_one_hot_result)
 def _one_hot(a: Arguments) -> Tensor:
     indices, size = a.raw("indices"), a.integer("one_hot_vector_size")
+    a.room(indices.numel(), max(size, 0))
     hot = indices[..., None] == torch.arange(size)
     hot = hot.movedim(-1, a.axis(a.integer("axis", -1), indices.dim() + 1))
     on = a.raw("on_value") if a.has("on_value") else torch.tensor(1, dtype=torch.int32)
