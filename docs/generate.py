@@ -23,7 +23,7 @@ EXIT_CODES = {
     2: "usage: options that do not fit together, or an output that exists. Change the command",
     3: "bad input: a file or a value is wrong. The line names it, and the next step",
     4: "a gate or a budget failed: the artifact lies in `NAME.failed/` and was not published",
-    5: "a tool is missing: the line names the package to install",
+    5: "a tool is missing, and the line names the package to install; or it crashed, and the line says where",
 }
 RUN = ("python", "-m", "typer", "export/cli/main.py", "utils", "docs", "--name", "parcae-export")
 

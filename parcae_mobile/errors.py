@@ -134,6 +134,12 @@ class ToolMissingError(ParcaeError):
     next_step = "Install what the line names; `parcae-export doctor` lists what is here."
 
 
+class ToolCrashedError(ParcaeError):
+    """A converter or runtime in native code ended the process by a signal; nothing was published."""
+
+    exit_code = 5
+
+
 class AppManifestError(ManifestError):
     """An app's manifest, or a file that it lists, that an app has to refuse: `kind` says why, `where` names the place.
 

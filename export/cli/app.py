@@ -18,6 +18,7 @@ from rich.progress import Progress as ProgressBar
 from rich.progress import ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from export.cli.supervise import set_stage
 from export.request import CHECKPOINT_HELP, MODEL_HELP, THREADS_HELP, TOKENIZER_HELP
 from parcae_mobile.errors import UsageError
 
@@ -116,7 +117,10 @@ class _Left(ProgressColumn):
 
 @contextmanager
 def progress_line(quiet: bool) -> Iterator[Progress]:
-    """The present step on standard error, how far it is and for how long it has run; nothing where nobody looks."""
+    """The present step on standard error, how far it is and for how long it has run; nothing where nobody looks.
+
+    Where a crash is reported, the step is named.
+    """
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), _Left(), TimeElapsedColumn())
     with ProgressBar(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
         task = bar.add_task("starting", total=None)
@@ -124,6 +128,7 @@ def progress_line(quiet: bool) -> Iterator[Progress]:
 
         def show(step: str, done: int = 0, total: int = 0) -> None:
             nonlocal kind
+            set_stage(step)
             name = step.split(":")[0]
             if name != kind:  # a new stage has a clock of its own
                 bar.reset(task, total=total or None)

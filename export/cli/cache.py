@@ -34,10 +34,8 @@ def cache(
             {"folder": str(place.folder), "bytes": total, "most_bytes": place.most_bytes, "entries": listed}
         )
         return
-    rows = [
-        [entry.key[:12], entry.recipe, entry.algorithm, f"{entry.bytes / 1e6:.1f}", _age(entry.used)] for entry in entries
-    ]
-    if rows:
+    if entries:
+        rows = [[e.key[:12], e.recipe, e.algorithm, f"{e.bytes / 1e6:.1f}", _age(e.used)] for e in entries]
         print_rows(out, "", ["entry", "recipe", "algorithm", "MB", "last used"], rows)
     room = f"{total / 1e6:.1f} of {place.most_bytes / 1e6:.0f} MB"
     out.print(f"{place.folder}: {len(entries)} entries, {room}", soft_wrap=True)

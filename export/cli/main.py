@@ -17,8 +17,9 @@ import typer
 
 from export.cli import artifacts, bench, bundle, cache, loops, models, pages
 from export.cli.app import Json, app, options_of, out, print_json, progress_line, set_threads
+from export.cli.supervise import set_stage, supervise
 from export.request import ExportRequest
-from parcae_mobile.errors import GateError, ParcaeError
+from parcae_mobile.errors import GateError, ParcaeError, ToolCrashedError
 
 if TYPE_CHECKING:
     from export.pipeline import ExportResult
@@ -72,11 +73,30 @@ def _print(results: list[ExportResult], details: bool) -> None:
 
 
 def main() -> None:
-    """Entry point: one line and an exit code for every error of ours, and for options that do not exist."""
+    """Entry point: the command in a child process, so that native code that dies ends in one line too."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: its threads sleep where others need the cores
+    try:
+        code = supervise(_exit_code)
+    except ToolCrashedError as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        code = error.exit_code
+    sys.exit(code)
+
+
+def _exit_code() -> int:
+    try:
+        command()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def command() -> None:
+    """Run the command in this process: one line and an exit code for every error of ours, and for unknown options."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that the terminal's encoding lacks is escaped
             stream.reconfigure(errors="backslashreplace")
+    set_stage(next((word for word in sys.argv[1:] if not word.startswith("-")), "export"))
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):  # what is half-written goes away, as after Ctrl-C
             signal.signal(number, lambda received, _: sys.exit(128 + received))

@@ -62,7 +62,7 @@ def texts(data: Path) -> torch.Tensor:
 @pytest.fixture(scope="session")
 def cli() -> Callable[..., Ran]:
     """Run `parcae-export` with arguments in this process."""
-    from export.cli.main import main
+    from export.cli.main import command
 
     def run(*arguments: object) -> Ran:
         out, err, before = io.StringIO(), io.StringIO(), sys.argv
@@ -70,7 +70,7 @@ def cli() -> Callable[..., Ran]:
         sys.argv = ["parcae-export", *map(str, arguments)]
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                main()
+                command()
         except SystemExit as stop:
             code = stop.code or 0
         finally:

@@ -1,0 +1,140 @@
+"""Runs the command in a child process, so that a converter or runtime that dies by a signal becomes one line.
+
+    code = supervise(command)                          # the child's exit code, or 5 and a line for a signal
+    set_stage("writing onnx (stages)")                      # in the child: what it is at, for that line
+
+Parsers and code generators in C++ end a process without an exception. Running each of them in a process of its own
+would load torch again every time, which takes seconds. So the parent is this process before anything heavy is imported:
+it forks, which takes a millisecond, shares its pages, and only waits. Without fork nothing is supervised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import mmap
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import IO
+
+from parcae_mobile.errors import ToolCrashedError
+
+STAGE_BYTES, LAST_WORDS = 512, 300
+PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
+MEANT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what somebody sends on purpose
+_PR_SET_PDEATHSIG = 1
+_FRAME = re.compile(r'File "([^"]+)", line \d+ in (\w+)')
+_stage: mmap.mmap | None = None
+
+
+def set_stage(stage: str) -> None:
+    """Write down what this process is at; without a parent that reads it, nothing happens."""
+    if _stage is not None:
+        data = stage.encode("utf-8", "replace")[:STAGE_BYTES]
+        _stage[:] = data.ljust(STAGE_BYTES, b"\0")
+
+
+def supervise(command: Callable[[], int]) -> int:
+    """Run `command` in a child; returns its exit code. Raises `ToolCrashedError` if a signal ended it.
+
+    What the child writes to standard error is passed on, and its last words are kept, unless a terminal shows it.
+    """
+    global _stage
+    if not hasattr(os, "fork") or threading.active_count() > 1:
+        return command()
+    _stage = mmap.mmap(-1, STAGE_BYTES)
+    set_stage("starting")
+    with tempfile.TemporaryFile() as trace:
+        kept = None if _is_terminal(2) else os.pipe()
+        parent, child = os.getpid(), os.fork()
+        if child == 0:
+            _begin(parent, trace, kept)
+            return command()
+        return _wait(child, trace, kept)
+
+
+def _begin(parent: int, trace: IO[bytes], kept: tuple[int, int] | None) -> None:
+    """In the child: die with the parent, write a trace on a fatal signal, let standard error go to the parent."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+    if kept is not None:
+        os.dup2(kept[1], 2)
+        for end in kept:
+            os.close(end)
+    faulthandler.enable(trace, all_threads=False)
+
+
+def _wait(child: int, trace: IO[bytes], kept: tuple[int, int] | None) -> int:
+    for number in PASSED_ON:
+        signal.signal(number, lambda received, _: _send(child, received))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the child too
+    words = b""
+    if kept is not None:
+        os.close(kept[1])
+        words = _pass_on(kept[0])
+    _, status = os.waitpid(child, 0)
+    if not os.WIFSIGNALED(status):
+        return os.waitstatus_to_exitcode(status)
+    number = os.WTERMSIG(status)
+    if number in MEANT:
+        return 128 + number
+    raise ToolCrashedError(_line(number, _place(trace), words.decode("utf-8", "replace")))
+
+
+def _send(child: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, number)
+
+
+def _pass_on(source: int) -> bytes:
+    """Copy the child's standard error to ours until it ends; returns the end of it."""
+    last = b""
+    while data := os.read(source, 65536):
+        last = (last + data)[-4 * LAST_WORDS :]
+        with contextlib.suppress(OSError):
+            os.write(2, data)
+    os.close(source)
+    return last
+
+
+def _line(number: int, place: str, words: str) -> str:
+    """What died, of what, where, its last words, and what to do."""
+    assert _stage is not None
+    stage = _stage[:].rstrip(b"\0").decode("utf-8", "replace")
+    said = " ".join(words.split())[-LAST_WORDS:]
+    name = signal.Signals(number).name
+    where = f", in {place}" if place else ""
+    if number == signal.SIGKILL:
+        return f"killed while {stage}{where}: the system does so where memory runs out; free some or take a smaller model"
+    last = f"; its last words: {said}" if said else ""
+    advice = "try again with --threads 1, and report it with this line if it stays"
+    return f"crashed while {stage}{where} ({name}){last}; {advice}"
+
+
+def _place(trace: IO[bytes]) -> str:
+    """The innermost Python function that was running, by the trace that the signal left."""
+    trace.seek(0)
+    found = _FRAME.search(trace.read(100_000).decode("utf-8", "replace"))
+    if found is None:
+        return ""
+    path, function = found.groups()
+    inside = path.split("site-packages/")[-1]
+    return f"{function} of {inside if inside != path else os.path.relpath(path, os.path.dirname(_ROOT))}"
+
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def _is_terminal(number: int) -> bool:
+    try:
+        return os.isatty(number)
+    except OSError:  # closed
+        return True
