@@ -6,6 +6,7 @@
 ## make web-demo       serve the web demo at http://localhost:4173
 ## make acceptance     the full matrix of targets, forms, loop counts and presets
 ## make shapes         300 random models on every target: verified, or refused by name
+## make soak         fuzz the readers of files, and look for growth in generations, exports and hosts: hours
 ## make bench          bytes, memory and speed of the 140M shape
 ## make app-kit        write the vectors and schemas that every app passes
 ## make app-artifacts  export what the apps' tests and demos bundle
@@ -19,7 +20,7 @@ SETUP := .venv/.installed
 # The embedded model is small: one thread is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint suite test-android acceptance shapes bench app-kit app-artifacts web-demo test-web docs docs-check clean
+.PHONY: help demo test lint suite test-android acceptance shapes soak bench app-kit app-artifacts web-demo test-web docs docs-check clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -64,6 +65,14 @@ acceptance: $(SETUP)
 # Random models over every option of the original, on every target: verified, or refused by name. Hours.
 shapes: $(SETUP)
 	$(BIN)/python -m tests.random_shapes --count 300
+
+# The fuzzer on the readers of files, then growth: full sizes by default, a short run with
+#   make soak FUZZ_SECONDS=10 SOAK='--generations 60 --hosts 200 --exports 4'
+FUZZ_SECONDS ?= 300
+SOAK ?= --generations 1000 --exports 200 --hosts 10000
+soak: $(SETUP)
+	$(BIN)/python -m tests.attacks.fuzz --seconds $(FUZZ_SECONDS) --corpus build/fuzz
+	$(BIN)/python -m tests.soak $(SOAK)
 
 # Bytes, memory and speed of the 140M shape with random weights: hours. Every line adds to build/bench/bench.json.
 BENCH := $(BIN)/parcae-export bench --model parcae-140m --random-weights --out build/bench --threads 1

@@ -113,7 +113,8 @@ def _line(number: int, place: str, words: str) -> str:
     name = signal.Signals(number).name
     where = f", in {place}" if place else ""
     if number == signal.SIGKILL:
-        return f"killed while {stage}{where}: the system does so where memory runs out; free some or take a smaller model"
+        advice = "the system does so where memory runs out; free some or take a smaller model"
+        return f"killed while {stage}{where}: {advice}"
     last = f"; its last words: {said}" if said else ""
     advice = "try again with --threads 1, and report it with this line if it stays"
     return f"crashed while {stage}{where} ({name}){last}; {advice}"

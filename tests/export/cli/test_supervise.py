@@ -27,8 +27,8 @@ def run(body: str) -> subprocess.CompletedProcess[str]:
     ("body", "words"),
     [
         ("set_stage('writing onnx'); ctypes.string_at(0)", "crashed while writing onnx, in string_at of"),
-        ("set_stage('gates'); os.write(2, b'assertion x > 0\\n'); os.abort()", "(SIGABRT); its last words: assertion x > 0"),
-        ("set_stage('gates'); os.kill(os.getpid(), signal.SIGKILL)", "killed while gates: the system does so where memory"),
+        ("set_stage('gates'); os.write(2, b'x > 0 failed\\n'); os.abort()", "(SIGABRT); its last words: x > 0 failed"),
+        ("set_stage('gates'); os.kill(os.getpid(), signal.SIGKILL)", "killed while gates: the system does so where"),
     ],
 )
 def test_a_signal_becomes_one_line_with_stage_and_place(body: str, words: str) -> None:
