@@ -10,6 +10,10 @@
 ## make bench          bytes, memory and speed of the 140M shape
 ## make app-kit        write the vectors and schemas that every app passes
 ## make app-artifacts  export what the apps' tests and demos bundle
+## make lock           write requirements.hashes.txt: requirements.lock with the checksums of every file on the index
+## make sbom           a bill of materials of the pinned packages, CycloneDX, in build/sbom.json
+## make audit          look the pinned packages up in the advisory database (needs the network)
+## make resources      peak memory of exporting the released shapes: hours
 ## make docs           write the generated pages and build the site in build/site
 ## make docs-check     run the code in the documents, say whether a generated page or a link is stale
 ## make clean          remove everything that the other targets made
@@ -20,7 +24,7 @@ SETUP := .venv/.installed
 # The embedded model is small: one thread is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint suite test-android acceptance shapes soak bench app-kit app-artifacts web-demo test-web docs docs-check clean
+.PHONY: help demo test lint suite test-android acceptance shapes soak bench resources app-kit app-artifacts web-demo test-web lock sbom audit docs docs-check clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -115,6 +119,27 @@ $(APPS)/shared/%: | $(SETUP)
 
 $(APPS)/full/%: | $(SETUP)
 	$(BIN)/parcae-export --quant fp32 --kv full --out $(@D) --no-verify --quiet --threads 1
+
+# The pins with checksums, for every platform. torch is left out: its CPU and CUDA builds are different files of one
+# version, on different indexes. docs/trust.md says how the two are installed.
+build/.supply: docs/supply.txt | $(SETUP)
+	$(BIN)/python -m venv build/supply
+	build/supply/bin/pip install -qq --disable-pip-version-check -r docs/supply.txt
+	@touch $@
+
+lock: build/.supply
+	build/supply/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-deps --no-annotate \
+		--no-header --no-emit-package torch requirements.lock -o requirements.hashes.txt
+
+sbom: build/.supply
+	build/supply/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+		--of JSON -o build/sbom.json
+
+audit: build/.supply
+	build/supply/bin/pip-audit -r requirements.hashes.txt --disable-pip
+
+resources: $(SETUP)
+	$(BIN)/python -m export.bench.resources
 
 docs: build/.docs
 	$(BIN)/python docs/generate.py

@@ -43,7 +43,9 @@ from export.request import (
     group_loops,
     parse_loops,
 )
-from export.source import Source, open_source, torch_threads
+from export.resources import Needs, estimate
+from export.resources import check as check_fits
+from export.source import Source, config_of, open_source, torch_threads
 from export.targets.registry import StoredInjection, find_target, load_host, load_target, memory_report
 from export.texts import CALIBRATION_WINDOWS, WINDOW, calibration_windows, text_count, windows_for
 from parcae_mobile.errors import UsageError
@@ -82,12 +84,13 @@ class ExportResult:
     seconds: dict[str, float]
     memory: list[dict[str, Any]] = field(default_factory=list)  # measured here, so not in the manifest
     notes: list[str] = field(default_factory=list)  # what the source has to say of itself
+    needs: Needs | None = None  # what all artifacts of the run were estimated to need
 
     def to_json(self) -> dict[str, Any]:
         """The object of `--json`."""
         outcome = {"passed": self.passed, "problems": self.problems, "seconds": self.seconds, "memory": self.memory}
-        outcome["notes"] = self.notes
-        return {**describe(self.path, self.manifest), **outcome}
+        estimated = None if self.needs is None else self.needs.to_dict()
+        return {**describe(self.path, self.manifest), **outcome, "notes": self.notes, "estimated": estimated}
 
 
 def run_export(request: ExportRequest, progress: Progress = silent) -> list[ExportResult]:
@@ -98,6 +101,7 @@ def run_export(request: ExportRequest, progress: Progress = silent) -> list[Expo
     recipe = load_recipe(request.quant)
     loops = [parse_loops(text, request.max_loops) for text in request.loops]
     targets = [find_target(name) for name in expand_targets(request.target)]
+    needs = check_resources(request, recipe, {t.name: len(group_loops(t, loops)) for t in targets})
     progress("loading the model")
     source = open_source(
         request.model,
@@ -119,7 +123,21 @@ def run_export(request: ExportRequest, progress: Progress = silent) -> list[Expo
         for target in targets:  # after what can be refused without their libraries, which take seconds to import
             load_target(target)
         prepared = prepare(request, source, recipe, progress)
-        return [export_one(settle_cache(job, progress), prepared, progress) for job in jobs]
+        results = [export_one(settle_cache(job, progress), prepared, progress) for job in jobs]
+    for result in results:
+        result.needs = needs
+    return results
+
+
+def check_resources(request: ExportRequest, recipe: Recipe, artifacts: dict[str, int]) -> Needs | None:
+    """What the export needs of the machine; `artifacts` by target. Raises `ResourceError` if it cannot fit."""
+    config = config_of(request.model, request.revision, request.random_weights)
+    if config is None:
+        return None
+    needs = estimate(config, recipe, artifacts, sum(artifacts.values()))
+    if request.resource_check:
+        check_fits(needs, request.out)
+    return needs
 
 
 def prepare(request: ExportRequest, source: Source, recipe: Recipe, progress: Progress) -> Prepared:

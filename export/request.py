@@ -52,6 +52,7 @@ class ExportRequest:
     learn_state: Annotated[Path | None, Doc("File from which learned rounding can go on.")] = None
     accept_budget: Annotated[bool, Doc("Judge a recipe by its own budget, looser than the presets'.")] = False
     max_fallbacks: Annotated[int, Doc("Matrices that GPTQ may leave to rounding.")] = 0
+    resource_check: Annotated[bool, Doc("Refuse at once what this machine cannot hold.")] = True
     cache: Annotated[bool, Doc("Reuse quantized tensors of an earlier export.")] = True
     compute: Annotated[str | None, Doc("What activations are computed in: fp32, fp16, int8.")] = None
     kv: Annotated[str, Doc("KV cache policy; auto measures them.")] = AUTO

@@ -18,6 +18,7 @@ import torch
 
 from parcae_mobile.checkpoint import build_model, find_folder, read_checkpoint
 from parcae_mobile.checkpoint.build import rope_notes
+from parcae_mobile.checkpoint.read import read_config
 from parcae_mobile.config import RELEASED_SHAPES, ParcaeConfig, released_config
 from parcae_mobile.errors import UsageError
 from parcae_mobile.golden import weights_sha256
@@ -81,6 +82,15 @@ def torch_threads(asked: int, config: ParcaeConfig) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def config_of(model: str | None, revision: str | None = None, random_weights: bool = False) -> ParcaeConfig | None:
+    """The configuration of what `open_source` would load, without its weights; None where it says what is wrong."""
+    if random_weights:
+        return released_config(model) if model in RELEASED_SHAPES else None
+    if model in RELEASED_SHAPES and not Path(model).is_dir():
+        return None
+    return read_config(EMBEDDED_MODEL if model is None else find_folder(model, revision))
+
+
 def open_source(
     model: str | None,
     revision: str | None = None,
@@ -108,6 +118,7 @@ def open_source(
     local = model is None or Path(model).is_dir()
     found, said = find_tokenizer(tokenizer, folder, opened.config, None if local else model, opened.training_tokenizer)
     notes = [*opened.notes, *rope_notes(opened), *said]
+    notes += [] if local else [f"{model} at revision {folder.name} of the hub; --revision pins it"]
     if found is not None:
         vocabulary, said = fitted_vocabulary(found, opened.config)
         opened.config = replace(opened.config, vocab_size=vocabulary)

@@ -84,6 +84,10 @@ class UnsafeCheckpointError(CheckpointError):
     next_step = "Do not load it elsewhere either. Ask its authors for safetensors."
 
 
+class ResourceError(InputError):
+    """The machine has not the memory or the disk that the work needs; nothing was begun."""
+
+
 class TextError(InputError):
     """A text or tokenizer that cannot serve the purpose it was given for."""
 
@@ -109,6 +113,10 @@ class ChecksumError(InputError):
     """An artifact file whose content is not what the manifest says."""
 
     next_step = "A file was changed or cut off on its way: copy the folder again, then `parcae-export verify` it."
+
+
+class SignatureError(InputError):
+    """A manifest without the signature that was asked for."""
 
 
 class ReferenceMismatchError(InputError):

@@ -23,7 +23,7 @@ from .stage_names import LAYER_GROUPS
 
 LoopForm = Literal["stages", "scan", "while", "unrolled"]
 Compute = Literal["fp32", "fp16", "int8"]
-MANIFEST = "manifest.json"
+MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 FORMAT = 1
 # Above every model there is; a host takes memory by these numbers before it sees a weight.
 MOST_LOOPS, MOST_CONTEXT, MOST_TOKENS, MOST_WIDTH, MOST_OF_A_STAGE = 4096, 2**21, 2**24, 2**20, 2**16
@@ -35,7 +35,7 @@ def relative_path(path: str) -> str:
     """The path itself. Raises `ValueError` unless it is relative, POSIX, and stays inside of the folder."""
     parts = path.split("/")
     fits = len(path) <= 1024 and all(len(part) <= 255 for part in parts)
-    if not fits or not all(_PATH_PART.fullmatch(part) for part in parts) or path == MANIFEST:
+    if not fits or not all(_PATH_PART.fullmatch(part) for part in parts) or path in (MANIFEST, SIGNATURE):
         raise ValueError(f"{path[:100]!r} is not a relative path inside of the folder")
     return path
 
@@ -231,9 +231,16 @@ class Manifest(_Part):
     tools: dict[str, str]
     files: dict[Annotated[str, AfterValidator(relative_path)], FileEntry]
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the names and checksums of all files: what two exports of one input have in common."""
+        lines = "".join(f"{entry.sha256}  {name}\n" for name, entry in sorted(self.files.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
     def to_json(self) -> str:
         """JSON text with sorted keys: equal manifests give equal bytes."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False) + "\n"
+        values = self.model_dump(mode="json") | {"digest": self.digest}
+        return json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -244,12 +251,15 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.exists():
         raise ManifestError(f"{folder} has no {MANIFEST}: not an artifact folder, or its export did not finish")
     values = read_object(path, ManifestError)
+    stated = values.pop("digest", None)  # derived: older artifacts have none
     try:
         manifest = Manifest.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "file"
         raise ManifestError(f"{path}: {place[:200]}: {first['msg'][:300]}; export the artifact again") from None
+    if stated is not None and stated != manifest.digest:
+        raise ManifestError(f"{path}: digest is not that of the files it lists; export the artifact again")
     geometry = manifest.geometry
     values_of_a_token = sum(2 * geometry.layers[s] * geometry.heads[s] * geometry.head_size[s] for s in LAYER_GROUPS)
     if values_of_a_token * manifest.kv.context > MOST_CACHE_BYTES:
@@ -272,7 +282,7 @@ def _files(folder: Path) -> dict[str, Path]:
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
             raise ManifestError(f"{path} is a link; an artifact holds files only")
-        if path.is_dir() or name == MANIFEST:
+        if path.is_dir() or name in (MANIFEST, SIGNATURE):
             continue
         if not path.is_file():
             raise ManifestError(f"{path} is a pipe, socket or device; an artifact holds files only")

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = ("parcae_mobile", "quantize", "export")
 # The rooms of export/, lowest first: a file imports from its own room and from those below.
 ROOMS = (
-    *("stages", "source", "texts", "targets", "kv", "request", "job", "artifact", "gates", "run", "report"),
-    *("pipeline", "optimum_plugin", "bench", "bundle", "cli"),
+    *("stages", "source", "texts", "targets", "kv", "request", "resources", "job", "artifact", "gates", "run"),
+    *("report", "pipeline", "optimum_plugin", "bench", "bundle", "cli"),
 )
 HEAVY = {
     "onnx": ("export/targets/onnx/", "export/bench/"),

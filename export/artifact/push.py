@@ -13,7 +13,7 @@ from pathlib import Path
 
 from parcae_mobile.errors import InputError, UsageError
 from parcae_mobile.hub import is_hub_id
-from parcae_mobile.manifest import MANIFEST, verify_files
+from parcae_mobile.manifest import MANIFEST, SIGNATURE, verify_files
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PlannedFile:
 
 def planned(folder: Path) -> list[PlannedFile]:
     """What a push of this artifact would send. Raises as `verify_files` does for an altered folder."""
-    names = [*verify_files(folder).files, MANIFEST]
+    names = [*verify_files(folder).files, MANIFEST, *([SIGNATURE] if (folder / SIGNATURE).is_file() else [])]
     return [PlannedFile(name, (folder / name).stat().st_size) for name in sorted(names)]
 
 

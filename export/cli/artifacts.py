@@ -25,9 +25,25 @@ from parcae_mobile.errors import UsageError
 
 
 @app.command()
+def sign(
+    artifact: Annotated[Path, typer.Argument(help="Artifact folder.")],
+    key: Annotated[Path, typer.Option(help="Ed25519 key in PEM: openssl genpkey -algorithm ed25519 -out FILE.")],
+) -> None:
+    """Check an artifact's files and sign its manifest, which lists them."""
+    from parcae_mobile.manifest import verify_files
+    from parcae_mobile.signature import read_private_key
+    from parcae_mobile.signature import sign as sign_manifest
+
+    private = read_private_key(key)
+    verify_files(artifact)
+    out.print(f"{sign_manifest(artifact, private)}: written", soft_wrap=True)
+
+
+@app.command()
 def verify(
     artifact: Annotated[Path, typer.Argument(help="Artifact folder.")],
     details: Annotated[bool, typer.Option(help="The self-test's figures by loop count.")] = False,
+    key: Annotated[Path | None, typer.Option(help="Public key (PEM) whose signature the manifest has to bear.")] = None,
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
@@ -36,6 +52,10 @@ def verify(
     from export.gates.verify import verify_artifact
 
     set_threads(threads)
+    if key is not None:
+        from parcae_mobile.signature import check_signature, read_public_key
+
+        check_signature(artifact, read_public_key(key))
     report = verify_artifact(artifact, threads)
     if as_json:
         print_json({"artifacts": [{**describe(artifact, report.manifest), "verify": report.to_json()}]})

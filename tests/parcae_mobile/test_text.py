@@ -48,7 +48,7 @@ def test_an_empty_or_undecodable_text_is_refused(tmp_path: Path, content: bytes)
 def test_a_missing_text_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TextError, match="no such text"):
         text_ids(TRAINED, "heldout", tmp_path / "none.txt", 2048)
-    with pytest.raises(TextError, match="not readable"):
+    with pytest.raises(TextError, match="no regular file"):
         text_ids(TRAINED, "heldout", tmp_path, 2048)
 
 

@@ -95,7 +95,8 @@ def check_extent(start: bytes, size: int) -> None:
         raise InputError("not an ExecuTorch program with segments; export it again")
     _, length, program, base, segments = HEADER.unpack_from(start, HEADER_AT)
     least = max(program, base + segments)
-    if length < HEADER.size or least > size or (segments and base < program):
+    starts = HEADER_AT + HEADER.size
+    if length < HEADER.size or program < starts or least > size or (segments and base < program):
         raise InputError(f"{DAMAGED}: {size} bytes where its header asks for {least}; copy it again")
 
 

@@ -66,7 +66,11 @@ class Arguments:
         """The same for what the named parameters broadcast to."""
         tensors = [value.data for name in names for value in self.inputs.get(name, ()) if isinstance(value, Value)]
         if len(tensors) > 1 and any(tensor.shape != tensors[0].shape for tensor in tensors):
-            self.room(*torch.broadcast_shapes(*(tensor.shape for tensor in tensors)))
+            try:
+                shape = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
+            except RuntimeError:
+                return  # the operator itself says that they do not fit
+            self.room(*shape)
 
     def has(self, name: str) -> bool:
         return bool(self.inputs.get(name))

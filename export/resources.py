@@ -1,0 +1,109 @@
+"""What an export needs of the machine, estimated before it begins: memory and disk, against what there is.
+
+    needs = estimate(config, recipe, {"onnx"}, artifacts=1)
+    check(needs, Path("dist"))                         # raises ResourceError before a weight is read
+
+The estimate is so many times the model in fp32, by target, as measured on a released shape (docs/trust.md); what is
+measured there lies below it. An export that cannot fit would be killed after minutes, with nothing to show.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from parcae_mobile.config import ParcaeConfig
+from parcae_mobile.errors import ResourceError
+from parcae_mobile.model import Parcae
+from quantize.planning import plan_table, total_bytes
+from quantize.recipe import Recipe
+
+GIGABYTE = 1e9
+LIBRARIES = {"onnx": 600_000_000, "executorch": 1_100_000_000, "coreml": 1_100_000_000}  # bytes before any model
+COPIES = {"onnx": 4.0, "executorch": 7.0, "coreml": 6.0}  # of the fp32 model, at the peak
+BESIDE = 20_000_000  # bytes of an artifact that are no weights: graphs, report, tokenizer, self-test
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes: of memory at the peak, of disk for the artifacts, and of disk for temporary files."""
+
+    memory: int
+    disk: int
+    temporary: int
+
+    def to_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+def estimate(config: ParcaeConfig, recipe: Recipe, targets: Collection[str], artifacts: int = 1) -> Needs:
+    """What exports of a model to these targets need; `artifacts` is how many folders they make.
+
+    Targets are written one after the other, so the one that needs the most memory counts. Reads shapes alone.
+    """
+    with torch.device("meta"):
+        model = Parcae(config)
+    floats = 4 * sum(parameter.numel() for parameter in model.parameters())
+    memory = max((LIBRARIES[name] + COPIES[name] * floats for name in targets if name in COPIES), default=0)
+    stored = total_bytes(plan_table(recipe, model)) + BESIDE
+    writes_twice = any(name != "onnx" for name in targets)  # converters write their file, and it is copied
+    return Needs(int(memory), stored * artifacts, stored if writes_twice else 0)
+
+
+def check(needs: Needs, out: Path) -> None:
+    """Raise `ResourceError` if memory or disk cannot hold what is needed."""
+    available = available_memory()
+    if needs.memory > available:
+        raise ResourceError(
+            f"this export needs about {_gb(needs.memory)} of memory, {_gb(available)} are free; close other programs, "
+            "or export on a larger machine (--no-resource-check tries all the same)"
+        )
+    place = _existing(out)
+    free = shutil.disk_usage(place).free
+    temporary = Path(tempfile.gettempdir())
+    together = needs.disk
+    if temporary.stat().st_dev == place.stat().st_dev:
+        together += needs.temporary
+    elif needs.temporary > shutil.disk_usage(temporary).free:
+        raise ResourceError(
+            f"converters need about {_gb(needs.temporary)} in {temporary}; free some, or set TMPDIR to another place"
+        )
+    if together > free:
+        raise ResourceError(
+            f"this export needs about {_gb(together)} of disk, {_gb(free)} are free in {place}; "
+            "free some or choose another --out"
+        )
+
+
+def available_memory() -> int:
+    """Bytes that a process may still take: of the machine, or of its container where that has less."""
+    available = int(psutil.virtual_memory().available)
+    try:
+        most = (_CGROUP / "memory.max").read_text(encoding="ascii").strip()
+        used = int((_CGROUP / "memory.current").read_text(encoding="ascii"))
+        cached = dict(line.split() for line in (_CGROUP / "memory.stat").read_text(encoding="ascii").splitlines())
+    except (OSError, ValueError):
+        return available
+    if most == "max":
+        return available
+    return min(available, max(0, int(most) - used + int(cached.get("inactive_file", 0))))
+
+
+def _existing(out: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    place = out.absolute()
+    while not place.is_dir() and place != place.parent:
+        place = place.parent
+    return place
+
+
+def _gb(count: Any) -> str:
+    return f"{count / GIGABYTE:.1f} GB"
