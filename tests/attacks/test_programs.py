@@ -83,6 +83,7 @@ def test_overwritten_bytes_end_in_one_line_or_change_nothing(program: bytes, see
         assert "\n" not in str(error)
 
 
+@pytest.mark.acceptance
 def test_a_root_that_leads_outside_ends_the_command_with_one_line(program: bytes, tmp_path: Path) -> None:
     """The flatbuffer's root offset points beyond the program: whatever native code does, the parent has a line."""
     damaged = bytearray(program)

@@ -71,7 +71,7 @@ def test_another_key_is_refused(signed: tuple[Path, Path], tmp_path: Path) -> No
         check_signature(signed[0], read_public_key(keys(tmp_path, "other")[1]))
 
 
-@pytest.mark.parametrize("content", [b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", b"x" * 9999])
+@pytest.mark.parametrize("content", [b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", b"x" * 99])
 def test_a_file_that_is_no_key_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(content)
     for read in (read_private_key, read_public_key):

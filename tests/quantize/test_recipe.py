@@ -143,7 +143,7 @@ def test_a_file_is_read_and_a_missing_one_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--quant in4: neither a preset \(fp32, .*\) nor a TOML file"):
         load_recipe("in4")
     (tmp_path / "bad.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(RecipeError, match="bad.toml: not readable"):
+    with pytest.raises(RecipeError, match="bad.toml: no UTF-8 text"):
         load_recipe(tmp_path / "bad.toml")
 
 

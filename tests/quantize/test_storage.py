@@ -64,7 +64,7 @@ def test_other_files_are_refused(small: Callable[..., Parcae], tmp_path: Path) -
     (tmp_path / "text").write_text("no tensors")
     save_file({"a": torch.ones(1)}, tmp_path / "plain")
     for name in ("text", "plain", "missing"):
-        with pytest.raises(CheckpointError, match=f"{name}: not a file of quantized tensors"):
+        with pytest.raises(CheckpointError, match=f"{name}: not (a file of quantized tensors|a readable|readable)"):
             load_quantized(small(), tmp_path / name, recipe)
 
 
