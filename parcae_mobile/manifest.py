@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ChecksumError, ManifestError
 from .json_file import read_object
@@ -231,15 +231,23 @@ class Manifest(_Part):
     tools: dict[str, str]
     files: dict[Annotated[str, AfterValidator(relative_path)], FileEntry]
 
+    digest: str = ""  # of the files; older artifacts have none
+
+    @model_validator(mode="after")
+    def _is_of_its_files(self) -> Manifest:
+        if self.digest and self.digest != self.files_digest:
+            raise ValueError("digest is not that of the files")
+        return self
+
     @property
-    def digest(self) -> str:
+    def files_digest(self) -> str:
         """SHA-256 over the names and checksums of all files: what two exports of one input have in common."""
         lines = "".join(f"{entry.sha256}  {name}\n" for name, entry in sorted(self.files.items()))
         return hashlib.sha256(lines.encode()).hexdigest()
 
     def to_json(self) -> str:
         """JSON text with sorted keys: equal manifests give equal bytes."""
-        values = self.model_dump(mode="json") | {"digest": self.digest}
+        values = self.model_dump(mode="json") | {"digest": self.files_digest}
         return json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
@@ -251,15 +259,12 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.exists():
         raise ManifestError(f"{folder} has no {MANIFEST}: not an artifact folder, or its export did not finish")
     values = read_object(path, ManifestError)
-    stated = values.pop("digest", None)  # derived: older artifacts have none
     try:
         manifest = Manifest.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "file"
         raise ManifestError(f"{path}: {place[:200]}: {first['msg'][:300]}; export the artifact again") from None
-    if stated is not None and stated != manifest.digest:
-        raise ManifestError(f"{path}: digest is not that of the files it lists; export the artifact again")
     geometry = manifest.geometry
     values_of_a_token = sum(2 * geometry.layers[s] * geometry.heads[s] * geometry.head_size[s] for s in LAYER_GROUPS)
     if values_of_a_token * manifest.kv.context > MOST_CACHE_BYTES:

@@ -26,7 +26,7 @@ def describe(path: Path, manifest: Manifest) -> dict[str, Any]:
         "algorithm": manifest.quantization.algorithm,
         "compute": manifest.compute,
         "files": files,
-        "digest": manifest.digest,
+        "digest": manifest.files_digest,
         "bytes_total": sum(entry["bytes"] for entry in files.values()),
         "lowering": manifest.lowering.model_dump(mode="json"),
         "compression": manifest.compression.model_dump(mode="json"),

@@ -73,8 +73,8 @@ def _begin(parent: int, trace: IO[bytes], kept: tuple[int, int] | None) -> None:
 
 
 def _wait(child: int, trace: IO[bytes], kept: tuple[int, int] | None) -> int:
-    for number in PASSED_ON:
-        signal.signal(number, lambda received, _: _send(child, received))
+    for passed_on in PASSED_ON:
+        signal.signal(passed_on, lambda received, _: _send(child, received))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the child too
     words = b""
     if kept is not None:

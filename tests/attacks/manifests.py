@@ -159,7 +159,7 @@ FIELDS: list[tuple[str, Any]] = [
     ("graphs", {"0": "model.onnx"}),
     ("graphs", {"9" * 5000: "model.onnx"}),
     ("signature", {"a": {"inputs": [{}], "outputs": []}}),
-    ("evil", 1),
+    ("evil", 1), ("digest", "0" * 64), ("digest", 5),
     ("initial_state", "random"),
     ("stops", ["a"]),
     ("bos", "a"),

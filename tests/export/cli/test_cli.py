@@ -278,11 +278,15 @@ def test_two_processes_and_two_folders_give_identical_bytes(mini: Path, text: Pa
     verify = ["--text", str(text)] if form == "stages" else ["--no-verify"]
     for number in (1, 2):
         out = tmp_path / f"folder-{number}"
-        environment = {**os.environ, "PYTHONHASHSEED": str(number), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONHASHSEED": str(number), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        environment |= {"TZ": "Asia/Kathmandu", "LC_ALL": "tr_TR.UTF-8"} if number == 2 else {}
         command = [sys.executable, "-m", "export.cli.main", "--model", str(mini), "--calibration", str(text)]
         command += ["--loop-form", form, "--quant", "int4-small", "--algorithm", "gptq", "--out", str(out)]
-        command += ["--max-loops", "2", "--threads", "1", "--kv", "full", "--no-cache", *verify, "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+        command += ["--max-loops", "2", "--threads", str(number), "--kv", "full", "--no-cache", *verify, "--json"]
+        mask = 0o022 if number == 1 else 0o077
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env=environment, umask=mask, check=False
+        )
         assert done.returncode in (0, 4), done.stderr
         (said,) = json.loads(done.stdout)["artifacts"]
         folder = Path(said["artifact"])
