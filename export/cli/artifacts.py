@@ -91,7 +91,9 @@ def inspect(
     from export.artifact.describe import describe
     from export.report.facts import describe_model, held_out
     from export.report.terminal import print_artifact, print_injection, print_model, print_plan
+    from export.resources import estimate
     from export.source import open_source
+    from export.targets.registry import TARGETS
     from parcae_mobile.manifest import MANIFEST, read_manifest
     from quantize.guard import injection_report
     from quantize.planning import plan_table, total_bytes
@@ -106,11 +108,17 @@ def inspect(
         return
     source = open_source(subject, revision, random_weights, tokenizer=tokenizer, checkpoint=checkpoint)
     if quant is not None:
-        table = plan_table(load_recipe(quant), source.model)
+        recipe = load_recipe(quant)
+        table = plan_table(recipe, source.model)
+        needs = {name: estimate(source.model.config, recipe, {name}) for name in TARGETS}
         if as_json:
-            print_json({"recipe": quant, "bytes": total_bytes(table), "tensors": [row.to_dict() for row in table]})
+            tensors = [row.to_dict() for row in table]
+            estimated = {name: need.to_dict() for name, need in needs.items()}
+            print_json({"recipe": quant, "bytes": total_bytes(table), "tensors": tensors, "estimated": estimated})
         else:
             print_plan(out, quant, table)
+            listed = ", ".join(f"{name} {need.memory / 1e9:.1f} GB" for name, need in needs.items())
+            out.print(f"memory that an export needs, about: {listed}", soft_wrap=True)
         return
     described = describe_model(source)
     rows = injection_report(held_out(source)) if injection else []
