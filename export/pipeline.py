@@ -43,9 +43,8 @@ from export.request import (
     group_loops,
     parse_loops,
 )
-from export.resources import Needs, estimate
-from export.resources import check as check_fits
-from export.source import Source, config_of, open_source, torch_threads
+from export.resources import Needs, check_resources
+from export.source import Source, open_source, torch_threads
 from export.targets.registry import StoredInjection, find_target, load_host, load_target, memory_report
 from export.texts import CALIBRATION_WINDOWS, WINDOW, calibration_windows, text_count, windows_for
 from parcae_mobile.errors import UsageError
@@ -129,17 +128,6 @@ def run_export(request: ExportRequest, progress: Progress = silent) -> list[Expo
     return results
 
 
-def check_resources(request: ExportRequest, recipe: Recipe, artifacts: dict[str, int]) -> Needs | None:
-    """What the export needs of the machine; `artifacts` by target. Raises `ResourceError` if it cannot fit."""
-    config = config_of(request.model, request.revision, request.random_weights)
-    if config is None:
-        return None
-    needs = estimate(config, recipe, artifacts, sum(artifacts.values()))
-    if request.resource_check:
-        check_fits(needs, request.out)
-    return needs
-
-
 def prepare(request: ExportRequest, source: Source, recipe: Recipe, progress: Progress) -> Prepared:
     """Quantize, check the reference and run the compression gate, once for all targets."""
     seconds: dict[str, float] = {}
@@ -174,31 +162,23 @@ def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: P
     def report(name: str, done: int, total: int) -> None:
         progress(f"quantizing: {name}", done, total)
 
-    learning = Learning(steps, request.learn_minutes, request.learn_state, first_token)
+    def compute() -> QuantizedModel:
+        learning = Learning(steps, request.learn_minutes, request.learn_state, first_token)
+        fallbacks, seed = request.max_fallbacks, request.seed
+        model, algorithm = source.model, request.algorithm
+        return quantize_with(model, recipe, algorithm, calibration, fallbacks, report, seed, learning=learning)
+
     algorithm = resolve_algorithm(request.algorithm, calibration is not None)
-    cache, key = Cache.default(), ""
     # Rounding to nearest takes no longer than reading its result, and a state file is a cache of the user's own.
-    if request.cache and algorithm != "rtn" and request.learn_state is None:
-        settings: dict[str, Any] = {"fallbacks": request.max_fallbacks}
-        if algorithm == "learned":
-            settings |= {"steps": steps, "minutes": request.learn_minutes, "first_token": first_token}
-        key = cache_key(source.weights_sha256, recipe, algorithm, calibration, request.seed, settings)
-        found = cache.load(key, source.model, recipe)
-        if found is not None:
-            source.notes.append("quantized tensors come from the cache; --no-cache computes them again")
-            return found
-    quantized = quantize_with(
-        source.model,
-        recipe,
-        request.algorithm,
-        calibration,
-        request.max_fallbacks,
-        report,
-        request.seed,
-        learning=learning,
-    )
-    if key and quantized.stored:
-        cache.store(key, quantized, source.model)
+    if not request.cache or algorithm == "rtn" or request.learn_state is not None:
+        return compute()
+    settings: dict[str, Any] = {"fallbacks": request.max_fallbacks}
+    if algorithm == "learned":
+        settings |= {"steps": steps, "minutes": request.learn_minutes, "first_token": first_token}
+    key = cache_key(source.weights_sha256, recipe, algorithm, calibration, request.seed, settings)
+    quantized, reused = Cache.default().get(key, source.model, recipe, compute)
+    if reused:
+        source.notes.append("quantized tensors come from the cache; --no-cache computes them again")
     return quantized
 
 

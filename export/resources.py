@@ -19,6 +19,8 @@ from typing import Any
 import psutil
 import torch
 
+from export.request import ExportRequest
+from export.source import config_of
 from parcae_mobile.config import ParcaeConfig
 from parcae_mobile.errors import ResourceError
 from parcae_mobile.model import Parcae
@@ -42,6 +44,17 @@ class Needs:
 
     def to_dict(self) -> dict[str, int]:
         return asdict(self)
+
+
+def check_resources(request: ExportRequest, recipe: Recipe, artifacts: dict[str, int]) -> Needs | None:
+    """What an export needs of the machine; `artifacts` by target. Raises `ResourceError` if it cannot fit."""
+    config = config_of(request.model, request.revision, request.random_weights)
+    if config is None:
+        return None
+    needs = estimate(config, recipe, artifacts, sum(artifacts.values()))
+    if request.resource_check:
+        check(needs, request.out)
+    return needs
 
 
 def estimate(config: ParcaeConfig, recipe: Recipe, targets: Collection[str], artifacts: int = 1) -> Needs:

@@ -1,9 +1,7 @@
 """Quantized tensors kept between runs, so that a second target does not repeat GPTQ or learned rounding.
 
-    cache = Cache.default()
     key = cache_key(weights_sha256, recipe, "gptq", windows, seed=0, settings={})
-    quantized = cache.load(key, model, recipe)         # None: nothing there, or it was damaged and is removed
-    cache.store(key, quantized, model)
+    quantized, reused = Cache.default().get(key, model, recipe, lambda: quantize_with(...))
 
 An entry's name is the SHA-256 of all that decides its content: weights, recipe, the algorithm with its settings, the
 calibration ids, the seed, the versions and the very sources of this package. An entry is a folder that appears by
@@ -20,7 +18,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -70,6 +68,18 @@ class Cache:
         """The user's cache: PARCAE_CACHE, or the platform's folder."""
         named = os.environ.get(VARIABLE)
         return cls(Path(named) if named else user_cache_path("parcae-mobile", appauthor=False))
+
+    def get(
+        self, key: str, model: Parcae, recipe: Recipe, compute: Callable[[], QuantizedModel]
+    ) -> tuple[QuantizedModel, bool]:
+        """The tensors under a key, or those that `compute` gives, which are then kept; and whether they were there."""
+        held = self.load(key, model, recipe)
+        if held is not None:
+            return held, True
+        made = compute()
+        if made.stored:
+            self.store(key, made, model)
+        return made, False
 
     def load(self, key: str, model: Parcae, recipe: Recipe) -> QuantizedModel | None:
         """The tensors under a key, put into `model`; None if there are none. A damaged entry is removed."""
