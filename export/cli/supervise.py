@@ -68,7 +68,8 @@ def _begin(parent: int, trace: IO[bytes], kept: tuple[int, int] | None) -> None:
     if kept is not None:
         os.dup2(kept[1], 2)
         for end in kept:
-            os.close(end)
+            if end > 2:  # a caller may have closed a standard stream, whose number the pipe then has
+                os.close(end)
     faulthandler.enable(trace, all_threads=False)
 
 
