@@ -25,7 +25,7 @@ from parcae_mobile.config import ParcaeConfig
 from parcae_mobile.errors import ResourceError
 from parcae_mobile.model import Parcae
 from quantize.planning import plan_table, total_bytes
-from quantize.recipe import Recipe
+from quantize.recipe import Recipe, RecipeError
 
 GIGABYTE = 1e9
 LIBRARIES = {"onnx": 600_000_000, "executorch": 1_100_000_000, "coreml": 1_100_000_000}  # bytes before any model
@@ -51,7 +51,10 @@ def check_resources(request: ExportRequest, recipe: Recipe, artifacts: dict[str,
     config = config_of(request.model, request.revision, request.random_weights)
     if config is None:
         return None
-    needs = estimate(config, recipe, artifacts, sum(artifacts.values()))
+    try:
+        needs = estimate(config, recipe, artifacts, sum(artifacts.values()))
+    except RecipeError:  # it does not fit the model, which is said once the model is open
+        return None
     if request.resource_check:
         check(needs, request.out)
     return needs
