@@ -87,6 +87,8 @@ class UnsafeCheckpointError(CheckpointError):
 class ResourceError(InputError):
     """The machine has not the memory or the disk that the work needs; nothing was begun."""
 
+    next_step = "Free what the line names, choose another place or a larger machine; --no-resource-check tries all the same."
+
 
 class TextError(InputError):
     """A text or tokenizer that cannot serve the purpose it was given for."""
@@ -118,6 +120,8 @@ class ChecksumError(InputError):
 class SignatureError(InputError):
     """A manifest without the signature that was asked for."""
 
+    next_step = "Get the artifact from whom you trust, or check with the key that signed it."
+
 
 class ReferenceMismatchError(InputError):
     """A golden reference that was made for other weights, text or initial state."""
@@ -144,6 +148,8 @@ class ToolMissingError(ParcaeError):
 
 class ToolCrashedError(ParcaeError):
     """A converter or runtime in native code ended the process by a signal; nothing was published."""
+
+    next_step = "Try again with --threads 1; with more memory free if it was killed; report it with the line if it stays."
 
     exit_code = 5
 

@@ -26,8 +26,13 @@ from torch import Tensor
 from parcae_mobile.errors import InputError
 from parcae_mobile.tensor_file import read_shapes
 
+DAMAGED = (SafetensorError, OSError, LookupError, ValueError, TypeError, RuntimeError, MemoryError)
 MOST_GENERATOR = 100_000  # bytes of a random generator's state
 FORMAT = "parcae-mobile learned rounding 1"
+
+
+class _NoStateError(InputError):
+    """A file that is no safetensors file: here, that it is no state counts more than why."""
 
 
 @dataclass
@@ -70,8 +75,8 @@ class State:
         """
         if not path.exists():
             return None
-        shapes = read_shapes(path, InputError)
         try:
+            shapes = read_shapes(path, _NoStateError)
             with safe_open(path, "pt") as file:
                 values = json.loads((file.metadata() or {})["state"])
                 if values["format"] != FORMAT:
@@ -85,7 +90,7 @@ class State:
                     _check_shapes(shapes, trained)
                 tensors = {name: file.get_tensor(name) for name in shapes}
             torch.Generator().set_state(tensors["generator"])
-        except (SafetensorError, OSError, LookupError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+        except (_NoStateError, *DAMAGED) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
                 f"{path}: not a state of learned rounding ({reason}); give --learn-state a new file"
