@@ -87,7 +87,7 @@ class UnsafeCheckpointError(CheckpointError):
 class ResourceError(InputError):
     """The machine has not the memory or the disk that the work needs; nothing was begun."""
 
-    next_step = "Free what the line names, choose another place or a larger machine; --no-resource-check tries all the same."
+    next_step = "Free what the line names, or choose another place or machine; `--no-resource-check` tries all the same."
 
 
 class TextError(InputError):
@@ -149,7 +149,7 @@ class ToolMissingError(ParcaeError):
 class ToolCrashedError(ParcaeError):
     """A converter or runtime in native code ended the process by a signal; nothing was published."""
 
-    next_step = "Try again with --threads 1; with more memory free if it was killed; report it with the line if it stays."
+    next_step = "Try again with `--threads 1`, or with more memory free if it was killed; report the line if it stays."
 
     exit_code = 5
 
