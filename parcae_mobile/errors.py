@@ -87,7 +87,7 @@ class UnsafeCheckpointError(CheckpointError):
 class ResourceError(InputError):
     """The machine has not the memory or the disk that the work needs; nothing was begun."""
 
-    next_step = "Free what the line names, or choose another place or machine; `--no-resource-check` tries all the same."
+    next_step = "Free what the line names, or choose another place; `--no-resource-check` tries all the same."
 
 
 class TextError(InputError):
