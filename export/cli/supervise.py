@@ -52,10 +52,18 @@ def supervise(command: Callable[[], int]) -> int:
     set_stage("starting")
     with tempfile.TemporaryFile() as trace:
         kept = None if _is_terminal(2) else os.pipe()
-        parent, child = os.getpid(), os.fork()
+        parent, before = os.getpid(), {number: signal.getsignal(number) for number in MEANT}
+        children: list[int] = []
+        for number in PASSED_ON:  # before the fork: from the child's first moment on, a signal to the parent is for it
+            signal.signal(number, lambda received, _: _send(children, received))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the child too
+        child = os.fork()
         if child == 0:
+            for number, handler in before.items():
+                signal.signal(number, handler)
             _begin(parent, trace, kept)
             return command()
+        children.append(child)
         return _wait(child, trace, kept)
 
 
@@ -74,9 +82,6 @@ def _begin(parent: int, trace: IO[bytes], kept: tuple[int, int] | None) -> None:
 
 
 def _wait(child: int, trace: IO[bytes], kept: tuple[int, int] | None) -> int:
-    for passed_on in PASSED_ON:
-        signal.signal(passed_on, lambda received, _: _send(child, received))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the child too
     words = b""
     if kept is not None:
         os.close(kept[1])
@@ -90,9 +95,10 @@ def _wait(child: int, trace: IO[bytes], kept: tuple[int, int] | None) -> int:
     raise ToolCrashedError(_line(number, _place(trace), words.decode("utf-8", "replace")))
 
 
-def _send(child: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(child, number)
+def _send(children: list[int], number: int) -> None:
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
 
 
 def _pass_on(source: int) -> bytes:
