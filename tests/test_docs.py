@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import re
 import shlex
 import subprocess
@@ -102,6 +103,29 @@ def test_the_readmes_python_runs(data: Path, tmp_path: Path, monkeypatch: pytest
     exec(compile(code, "README.md", "exec"), names)
     logits = names["logits"]
     assert isinstance(logits, torch.Tensor) and logits.shape[:2] == (1, 3) and "quantized" in names
+
+
+@pytest.mark.acceptance
+def test_the_tutorials_commands_run_one_after_another(tmp_path: Path) -> None:
+    shown = [words for page, words in commands() if page == "docs/tutorial.md"]
+    assert len(shown) >= 7
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    for words in shown:
+        line = [sys.executable, "-m", "export.cli.main", *words]
+        done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (words, done.stderr)
+    assert (tmp_path / "dist/compare.html").is_file() and (tmp_path / "dist/app/models.json").is_file()
+
+
+@pytest.mark.acceptance
+def test_the_interpreters_example_counts_to_three(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("coremltools")
+    monkeypatch.chdir(tmp_path)
+    (code,) = [code for code in blocks(ROOT / "docs/mil-interpreter.md", "python") if "ct.convert" in code]
+    exec(compile(code, "mil-interpreter.md", "exec"), {})
+    assert [line for line in capsys.readouterr().out.splitlines() if "3." in line]
 
 
 def test_every_error_says_what_to_do_and_its_messages_are_found() -> None:

@@ -38,7 +38,11 @@ _BOUNDS = {
     "top1": ("top-1", "at least"),
     "max_abs": ("greatest difference", "at most"),
     "cosine": ("cosine", "at least"),
-    "greedy": ("greedy tokens", "at least"),
+    "greedy_equal": ("equal greedy tokens", "at least"),
+    "kl_p99": ("99th percentile of KL", "at most"),
+    "kl_max": ("greatest KL", "at most"),
+    "state_max": ("greatest state error", "at most"),
+    "state_mean": ("mean state error", "at most"),
 }
 
 
@@ -101,10 +105,18 @@ def verdict_lines(subject: Subject) -> list[Line]:
 def _gate(verdict: Verdict, title: str, caught: str) -> Line:
     if verdict.passed is None:
         return Line("not run:", "not-run", title, verdict.note)
-    bounds = ", ".join(bound_words(key, bound) for key, bound in verdict.budget.items())
+    bounds = f" Bounds: {budget_words(verdict.budget)}." if verdict.budget else ""
     if verdict.passed:
-        return Line("passed:", "passed", title, f"{caught}. Bounds: {bounds}.")
-    return Line("FAILED:", "failed", title, f"{verdict.note}. Bounds: {bounds}.")
+        return Line("passed:", "passed", title, f"{caught}.{bounds}")
+    return Line("FAILED:", "failed", title, f"{verdict.note}.{bounds}")
+
+
+def budget_words(budget: dict[str, float]) -> str:
+    """The bounds of a gate; those of its question about the function come first, and say that they are."""
+    exact = {key.removeprefix("function."): bound for key, bound in budget.items() if key.startswith("function.")}
+    rest = {key: bound for key, bound in budget.items() if not key.startswith("function.")}
+    parts = [", ".join(bound_words(key, bound) for key, bound in group.items()) for group in (exact, rest) if group]
+    return "; ".join(parts if not exact else ["without rounding " + parts[0], *(f"with it {p}" for p in parts[1:])])
 
 
 def bound_words(key: str, bound: float) -> str:

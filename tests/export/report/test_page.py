@@ -12,7 +12,7 @@ import pytest
 
 from export.report.card import card
 from export.report.page.front import front_plots
-from export.report.page.page import render, verdict_lines
+from export.report.page.page import budget_words, render, verdict_lines
 from export.report.page.stored import read_facts
 from export.report.page.subject import ModelFacts, Speeds, Subject, letters
 from export.report.page.summary import comparison, key_figures
@@ -92,6 +92,16 @@ def test_the_certificate_is_shown_as_what_it_is(manifest: Manifest, decay: float
     certificate = Certificate(max_decay=decay, max_decay_checkpoint=0.49, injection_matrix_equal=equal)
     line = verdict_lines(Subject(manifest.model_copy(update={"certificate": certificate})))[-1]
     assert line.kind == kind and repr(decay) in line.detail
+
+
+def test_bounds_are_said_in_words_and_which_question_they_answer() -> None:
+    exact = {"function.max_abs": 1e-4, "function.greedy_equal": 64.0, "kl_mean": 1e-3}
+    assert budget_words(exact) == (
+        "without rounding greatest difference at most 0.0001, equal greedy tokens at least 64; "
+        "with it mean KL at most 0.001"
+    )
+    assert budget_words({"kl_mean": 0.01, "top1": 0.92}) == "mean KL at most 0.01, top-1 at least 92.0%"
+    assert budget_words({}) == "" and budget_words({"new_key": 2.0}) == "new_key 2"
 
 
 def test_a_gate_that_did_not_run_is_not_called_passed(manifest: Manifest) -> None:
