@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from export.report.card import card
+from export.report.page.drawing import NOTEBOOK
 from export.report.page.front import front_plots
 from export.report.page.page import budget_words, render, verdict_lines
 from export.report.page.stored import read_facts
@@ -76,6 +77,7 @@ def test_pictures_take_their_colours_from_the_page(manifest: Manifest) -> None:
     drawings = "".join(re.findall(r"(?s)<svg.*?</svg>", html))
     assert "var(--ink)" in drawings and "var(--series-1)" in drawings
     assert not re.findall(r"(?:fill|stroke): ?#[0-9a-f]{6}", drawings)
+    assert all(f"{name}: {colour}" in html for name, colour in NOTEBOOK.items()), "a notebook shows the same"
 
 
 def test_markup_in_a_name_is_shown_and_not_obeyed(manifest: Manifest) -> None:
