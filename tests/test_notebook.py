@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,13 @@ def test_every_cell_runs_and_shows_what_it_says(tmp_path: Path, monkeypatch: pyt
     pictures = [value._repr_html_() for value in shown if hasattr(value, "_repr_html_")]
     assert len(pictures) == 3 and all(html.count("<svg") == 1 and "--series-1:" in html for html in pictures)
     assert (tmp_path / "build/notebook/app/notebook/app.json").is_file()
+
+
+def test_what_it_imports_is_there() -> None:
+    for node in ast.walk(ast.parse("\n".join(code_cells()))):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            module = importlib.import_module(node.module)
+            assert not [alias.name for alias in node.names if not hasattr(module, alias.name)], node.module
 
 
 def test_it_is_kept_without_results_of_somebodys_machine() -> None:
