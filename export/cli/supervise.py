@@ -78,6 +78,8 @@ def _begin(parent: int, trace: IO[bytes], kept: tuple[int, int] | None) -> None:
         for end in kept:
             if end > 2:  # a caller may have closed a standard stream, whose number the pipe then has
                 os.close(end)
+        # Where standard error was a file, its stream would go on seeking in what is a pipe now.
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     faulthandler.enable(trace, all_threads=False)
 
 

@@ -75,3 +75,13 @@ def _await(path: Path) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"{path} did not appear")
+
+
+def test_standard_error_may_be_a_file_and_is_added_to(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    command = [sys.executable, "-m", "export.cli.main", "verify", str(tmp_path / "nowhere")]
+    with log.open("a") as file:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=file, text=True, check=False)
+    kept, line = log.read_text().splitlines()
+    assert done.returncode == 3 and done.stdout == "" and kept == "before" and line.startswith("error: ")
