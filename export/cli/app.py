@@ -35,6 +35,8 @@ app = typer.Typer(
 _PLAIN: dict[str, Any] = {"markup": False, "emoji": False}
 if sys.stdout is None:  # closed by the caller: there is nowhere to print to, and that is no error
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+if sys.stderr is None:
+    sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 out = Console(width=None if sys.stdout.isatty() else 120, **_PLAIN)
 err = Console(stderr=True, **_PLAIN)
 MOST_THREADS = 256

@@ -51,11 +51,12 @@ def supervise(command: Callable[[], int]) -> int:
     _stage = mmap.mmap(-1, STAGE_BYTES)
     set_stage("starting")
     with tempfile.TemporaryFile() as trace:
-        kept = None if _is_terminal(2) else os.pipe()
+        kept = None if sys.__stderr__ is None or _is_terminal(2) else os.pipe()  # None: closed by the caller
         parent, before = os.getpid(), {number: signal.getsignal(number) for number in MEANT}
         children: list[int] = []
+        early: list[int] = []  # signals that came before this process knew its child
         for number in PASSED_ON:  # before the fork: from the child's first moment on, a signal to the parent is for it
-            signal.signal(number, lambda received, _: _send(children, received))
+            signal.signal(number, lambda received, _: _send(children, received) or early.append(received))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the child too
         child = os.fork()
         if child == 0:
@@ -64,6 +65,8 @@ def supervise(command: Callable[[], int]) -> int:
             _begin(parent, trace, kept)
             return command()
         children.append(child)
+        for number in early:
+            _send(children, number)
         return _wait(child, trace, kept)
 
 
@@ -74,7 +77,10 @@ def _begin(parent: int, trace: IO[bytes], kept: tuple[int, int] | None) -> None:
         if os.getppid() != parent:
             os._exit(1)
     if kept is not None:
+        encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
         os.dup2(kept[1], 2)
+        # The old stream may remember that it was a file, in which one can seek.
+        sys.stderr = open(2, "w", encoding=encoding, errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
         for end in kept:
             if end > 2:  # a caller may have closed a standard stream, whose number the pipe then has
                 os.close(end)
@@ -97,10 +103,12 @@ def _wait(child: int, trace: IO[bytes], kept: tuple[int, int] | None) -> int:
     raise ToolCrashedError(_line(number, _place(trace), words.decode("utf-8", "replace")))
 
 
-def _send(children: list[int], number: int) -> None:
+def _send(children: list[int], number: int) -> bool:
+    """Pass a signal on; whether there was somebody to take it."""
     for child in children:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
+    return bool(children)
 
 
 def _pass_on(source: int) -> bytes:

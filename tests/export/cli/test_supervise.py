@@ -43,6 +43,15 @@ def test_exit_codes_and_output_pass_through(code: int) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (code, "out\n", "err\n")
 
 
+@pytest.mark.parametrize("redirect", ["2>there", "2>>there", ">there 2>&1", "2>/dev/null", "2>&-"])
+def test_a_command_whose_output_goes_to_a_file_works(redirect: str, tmp_path: Path) -> None:
+    line = f'exec "$0" -m export.cli.main cache --no-such-option {redirect}'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", line, sys.executable], cwd=tmp_path, env=environment, check=False)
+    written = (tmp_path / "there").read_text(encoding="utf-8") if "there" in redirect else ""
+    assert done.returncode == 2 and ("error: No such option" in written) is ("there" in redirect), written
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_to_the_parent_reaches_the_command(number: signal.Signals, code: int, tmp_path: Path) -> None:
     body = f"open({str(tmp_path / 'up')!r}, 'w').close(); time.sleep(30)"
