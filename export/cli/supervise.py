@@ -55,18 +55,23 @@ def supervise(command: Callable[[], int]) -> int:
         parent, before = os.getpid(), {number: signal.getsignal(number) for number in MEANT}
         children: list[int] = []
         early: list[int] = []  # signals that came before this process knew its child
-        for number in PASSED_ON:  # before the fork: from the child's first moment on, a signal to the parent is for it
-            signal.signal(number, lambda received, _: _send(children, received) or early.append(received))
+
+        def pass_on(received: int, frame: object) -> None:
+            if not _send(children, received):
+                early.append(received)
+
+        for passed_on in PASSED_ON:  # before the fork: from its first moment on, the child is who a signal is for
+            signal.signal(passed_on, pass_on)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the child too
         child = os.fork()
         if child == 0:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for meant, handler in before.items():
+                signal.signal(meant, handler)
             _begin(parent, trace, kept)
             return command()
         children.append(child)
-        for number in early:
-            _send(children, number)
+        for received in early:
+            _send(children, received)
         return _wait(child, trace, kept)
 
 
@@ -77,10 +82,7 @@ def _begin(parent: int, trace: IO[bytes], kept: tuple[int, int] | None) -> None:
         if os.getppid() != parent:
             os._exit(1)
     if kept is not None:
-        encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
         os.dup2(kept[1], 2)
-        # The old stream may remember that it was a file, in which one can seek.
-        sys.stderr = open(2, "w", encoding=encoding, errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
         for end in kept:
             if end > 2:  # a caller may have closed a standard stream, whose number the pipe then has
                 os.close(end)
