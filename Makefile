@@ -7,6 +7,7 @@
 ## make acceptance     the full matrix of targets, forms, loop counts and presets
 ## make shapes         300 random models on every target: verified, or refused by name
 ## make soak         fuzz the readers of files, and look for growth in generations, exports and hosts: hours
+## make mutants        every fault of docs/mutants.md on every target, form and preset: caught by which check
 ## make bench          bytes, memory and speed of the 140M shape
 ## make app-kit        write the vectors and schemas that every app passes
 ## make app-artifacts  export what the apps' tests and demos bundle
@@ -24,7 +25,7 @@ SETUP := .venv/.installed
 # The embedded model is small: one thread is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint suite test-android acceptance shapes soak bench resources app-kit app-artifacts web-demo test-web lock sbom audit docs docs-check clean
+.PHONY: help demo test lint suite test-android acceptance shapes soak mutants bench resources app-kit app-artifacts web-demo test-web lock sbom audit docs docs-check clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -77,6 +78,11 @@ SOAK ?= --generations 1000 --exports 200 --hosts 10000
 soak: $(SETUP)
 	$(BIN)/python -m tests.attacks.fuzz --seconds $(FUZZ_SECONDS) --corpus build/fuzz
 	$(BIN)/python -m tests.soak $(SOAK)
+
+# Every fault in every column, what is not in build/mutants yet: about two hours. Results go to the docs by
+# `python -m tests.mutants --docs` and `make docs`.
+mutants: $(SETUP)
+	$(BIN)/python -m tests.mutants
 
 # Bytes, memory and speed of the 140M shape with random weights: hours. Every line adds to build/bench/bench.json.
 BENCH := $(BIN)/parcae-export bench --model parcae-140m --random-weights --out build/bench --threads 1

@@ -1,6 +1,6 @@
-"""The pages that the program writes about itself: options of the command, errors with what to do, words.
+"""The pages that the program writes about itself: options of the command, errors with what to do, words, mutants.
 
-python docs/generate.py                                # writes docs/cli.md, docs/errors.md and docs/words.md
+python docs/generate.py                                # writes docs/cli.md, errors.md, words.md and mutants.md
 python docs/generate.py --check                        # exit code 1 if one of them is not what it would write
 python docs/generate.py --messages                     # writes docs/messages.md, which is part of the site only
 """
@@ -18,6 +18,7 @@ from export.report.page.summary import WORDS
 from parcae_mobile import errors
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # where tests/ is a package
 PACKAGES = ("parcae_mobile", "quantize", "export")
 EXIT_CODES = {
     2: "usage: options that do not fit together, or an output that exists. Change the command",
@@ -123,12 +124,20 @@ def _name(node: ast.expr) -> str:
     return node.attr.replace("_", " ") if isinstance(node, ast.Attribute) else "..."
 
 
+def mutant_page() -> str:
+    """Markdown of the committed results of `make mutants`."""
+    from tests.mutants.table import Results, page
+
+    return page(Results.load(ROOT / "docs" / "mutants.json"))
+
+
 def main() -> int:
     """Write the pages, or with `--check` compare those that are kept."""
     if "--messages" in sys.argv[1:]:
         (ROOT / "docs" / "messages.md").write_text(message_page(), encoding="utf-8")
         return 0
     made = {"cli.md": command_page(), "errors.md": error_page(), "words.md": word_page()}
+    made["mutants.md"] = mutant_page()
     pages = {ROOT / "docs" / name: text for name, text in made.items()}
     if "--check" not in sys.argv[1:]:
         for path, text in pages.items():

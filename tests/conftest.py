@@ -36,7 +36,17 @@ os.environ["PARCAE_CACHE"] = tempfile.mkdtemp(prefix="parcae-cache-")
 atexit.register(shutil.rmtree, os.environ["PARCAE_CACHE"], ignore_errors=True)
 
 DATA = Path(__file__).parent / "data"
-GOLDEN = sorted(folder.name for folder in DATA.iterdir() if (folder / "golden.npz").exists())
+GOLDEN = (  # by name: a folder that is gone is a test that fails, not one fewer
+    "additive-injection",
+    "diagonal-1-2-1",
+    "diagonal-2-2-2",
+    "diagonal-wide-state",
+    "gated-gelu-layernorm-bias",
+    "linear-injection",
+    "qkbias-clip-rope10k",
+    "takase-scales",
+    "untied-softcap",
+)
 
 SMALL: dict[str, Any] = {
     "name": "small",

@@ -80,6 +80,9 @@ class LoweringVerdict:
     notes: list[str] = field(default_factory=list)
     closed: set[int] = field(default_factory=set)  # loop counts at which rounding alone costs too much
     right_function: bool = True
+    allowed: dict[int, dict[str, float]] = field(
+        default_factory=dict
+    )  # where the model's own rounding noise widened it
 
     def to_verdict(self) -> Verdict:
         """The form that the manifest keeps."""
@@ -88,6 +91,8 @@ class LoweringVerdict:
             extra: dict[str, Any] = {"state_errors": self.state_errors[loops]}
             if loops in self.greedy_equal:
                 extra["greedy_equal"] = self.greedy_equal[loops]
+            if loops in self.allowed:
+                extra["allowed"] = self.allowed[loops]
             if loops in self.function:
                 extra["function"] = self.function[loops]
             if self.largest_fp16.get(loops):
@@ -150,6 +155,7 @@ class _Gate:
         self.by_loops: dict[int, Measured] = {}
         self.worst: dict[int, dict[str, float]] = {}
         self.greedy: dict[int, int] = {}
+        self.allowed: dict[int, dict[str, float]] = {}
         self.budget: dict[str, float] = {}
         self.largest: dict[int, float] = {}
         self.places: dict[int, str] = {}
@@ -248,6 +254,7 @@ class _Gate:
             largest_fp16=self.largest,
             function=self.worst,
             notes=self.notes,
+            allowed=self.allowed,
             closed={count for count in self.loops if self.costly[count]},
             right_function=not self.wrong and not overflowing,
         )
@@ -262,12 +269,15 @@ class _Gate:
                 continue
             noise = own_noise(exact.model, probe, count, exact.cache)
             size = f"{noise.distance.max_abs:.2g} in logits, {noise.worst_state:.2g} in states"
-            still = function_failures(count, probe.name, one, relaxed(budget, noise))
+            wider = relaxed(budget, noise)
+            still = function_failures(count, probe.name, one, wider)
             if still:
                 own = "far above" if noise.distance.max_abs < budget.get("max_abs", 0) else "and above"
                 self.wrong += [f"{line}, {own} this model's own rounding noise ({size})" for line in still]
             else:
                 self.notes.append(f"{lines[0]}, which is this model's own rounding noise ({size})")
+                known = self.allowed.setdefault(count, wider)
+                self.allowed[count] = {key: max(bound, known[key]) for key, bound in wider.items()}
 
     def _watch(self, count: int, host: Host) -> None:
         if host.largest_fp16 > self.largest.get(count, -1.0):

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from export.gates.function import FUNCTION, function_failures, own_noise, relaxed
 from export.gates.lowering import Exact, lowering_gate
 from export.gates.probes import Measured, Probe, far_state, measure, split
+from export.gates.verify import widened
 from export.targets.host import CacheGeometry, Host
 from export.targets.onnx import exact as onnx_exact
 from export.targets.onnx import writer as onnx_writer
@@ -148,3 +150,19 @@ def test_a_sensitive_model_is_told_from_a_wrong_artifact(trained: Parcae, texts:
     assert wider["max_abs"] == pytest.approx(4 * loud.distance.max_abs) and wider["cosine"] == 0.9999
     small = Measured(loud.distance)
     assert function_failures(8, "one piece", small, budget) and not function_failures(8, "one piece", small, wider)
+
+
+def test_bounds_that_a_models_own_noise_widens_are_written_down_and_verified_by(
+    make: Callable[..., Made], texts: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make("stages")
+    model = made.quantized.model
+    assert lowering_gate(made.exact, model, texts, (2,), "fp32").to_verdict().by_loops["2"].get("allowed") is None
+    monkeypatch.setitem(FUNCTION["fp32"], "max_abs", 1e-7)  # a bound that no fp32 arithmetic keeps
+    verdict = lowering_gate(made.exact, model, texts, (2,), "fp32").to_verdict()
+    assert verdict.passed and "own rounding noise" in verdict.note
+    allowed = verdict.by_loops["2"]["allowed"]["max_abs"]
+    assert 1e-7 < allowed <= 1e-5
+    manifest: Any = SimpleNamespace(lowering=verdict)
+    assert widened({"max_abs": 1e-7, "cosine": 0.9999}, manifest, 2) == {"max_abs": allowed, "cosine": 0.9999}
+    assert widened({"max_abs": 1e-7}, manifest, 3) == {"max_abs": 1e-7}, "not judged, so not widened"

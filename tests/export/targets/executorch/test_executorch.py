@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from export.gates.lowering import LoweringVerdict, lowering_gate
+from export.gates.reference import check_reference
+from export.source import open_source
 from export.targets.executorch import writer as target
 from export.targets.executorch.file import PteFile, store_once
 from export.targets.executorch.host import ExecutorchHost
@@ -40,8 +41,16 @@ from parcae_mobile.text import EMBEDDED_MODEL, text_ids
 from parcae_mobile.tokenizer import TextTokenizer
 from quantize import QuantizedModel, load_recipe, quantize_with
 from quantize.recipe import parse_recipe
+from tests.mutants.columns import Column, Subject
+from tests.mutants.faults import FAULTS
+from tests.mutants.table import check_of
 
+<<<<<<< HEAD
 CONTEXT, MAX_LOOPS = 128, 8
+=======
+CONTEXT = 128
+MUTANT_LOOPS = (2,)
+>>>>>>> 633c46c (Mutants as a table made by a command, one of each per target in the suite)
 ATTENTION = ("c_q", "c_k", "c_v", "c_proj")
 
 
@@ -311,7 +320,7 @@ def test_unknown_delegates_are_a_usage_error() -> None:
     check_delegate("xnnpack")
 
 
-# Mutants: each is a change of the finished file or of its host that the lowering gate must not let through.
+# Mutants: what the gates must not let through.
 
 
 def replaced(made: Artifact, old: list[torch.Tensor], new: list[torch.Tensor]) -> bytes:
@@ -328,53 +337,29 @@ def replaced(made: Artifact, old: list[torch.Tensor], new: list[torch.Tensor]) -
     return bytes(data)
 
 
-def parameter(made: Artifact, name: str) -> torch.Tensor:
-    return made.quantized.model.get_parameter(name).detach()
+@pytest.fixture(scope="module")
+def subject(artifact: Callable[..., Artifact]) -> Iterator[Subject]:
+    """The dynamic file under its mutants; all of them are the reference's, because lowering takes long."""
+    made, source = artifact("int4", "dynamic"), open_source(None)
+    reference = check_reference(source, source.text("heldout", None, 128))
+    column, shared = Column("executorch", "stages", "int4"), (made.folder, made.quantized)
+    subject = Subject(column, source, reference, context=CONTEXT, texts=4, made=shared)
+    assert subject.failures(None, 0, MUTANT_LOOPS) == []
+    yield subject
+    subject.close()
 
 
-class OneLoopLess(ExecutorchHost):
-    def run(self, ids: Sequence[int], loops: int, *rest: Any, **named: Any) -> np.ndarray:
-        return super().run(ids, loops - 1, *rest, **named)
+@pytest.mark.parametrize("name", FAULTS)
+def test_no_mutant_passes_the_gates(subject: Subject, name: str) -> None:
+    fault = FAULTS[name]
+    if why := fault.absent("executorch", "int4"):
+        assert fault.only == "coreml", why
+        return
+    failures = subject.failures(fault, fault.size, MUTANT_LOOPS)
+    assert failures and check_of(failures[0]) != failures[0], failures
 
 
-class ShiftedSlot(ExecutorchHost):
-    def slot_of(self, stage: str, loop: int) -> int:
-        return loop + (self.length > 0)
-
-
-def test_a_weight_one_percent_off_fails_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
-    made = artifact("fp32", "dynamic")
-    for name in ("transformer.core_block.0.mlp.proj.weight", "transformer.C.weight", "transformer.adapter.B"):
-        data = replaced(made, [parameter(made, name)], [parameter(made, name) * 1.01])
-        assert not judge(made.open(data), made, texts, (3,)).passed, name
-
-
-def test_swapped_queries_and_keys_fail_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
-    for loops in ("dynamic", 2):
-        made = artifact("fp32", loops)
-        pair = [parameter(made, f"transformer.core_block.0.attn.{name}.weight") for name in ("c_q", "c_k")]
-        data = replaced(made, pair, pair[::-1])
-        assert not judge(made.open(data), made, texts, (2,)).passed
-
-
-def test_another_loop_count_fails_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
-    made = artifact("fp32", "dynamic")
-    assert not judge(made.open(kind=OneLoopLess), made, texts, (3,)).passed
-
-
-def test_a_shifted_cache_slot_fails_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
-    made = artifact("fp32", "dynamic")
-    assert not judge(made.open(kind=ShiftedSlot), made, texts, (3,)).passed
-
-
-def test_rope_one_position_off_fails_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
-    made = artifact("fp32", "dynamic")
-    tables = [made.quantized.model.rope[:CONTEXT, :, part].contiguous() for part in (0, 1)]
-    later = [torch.cat([table[:20], table[19:-1]]) for table in tables]
-    assert not judge(made.open(replaced(made, tables, later)), made, texts, (3,)).passed
-
-
-def test_a_flipped_scale_fails_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
+def test_changed_scales_in_the_file_fail_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
     made = artifact("int4", "dynamic")
     scales = made.quantized.tensors["transformer.C.weight"].scales
     data = replaced(made, [scales], [scales.flip(0)])

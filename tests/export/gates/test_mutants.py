@@ -1,0 +1,47 @@
+"""Each mutant of docs/mutants.md, once per target at the default preset: none of them would be published.
+
+One artifact of a target serves them all: faults of tensors are the reference's (see tests/mutants/faults.py), but for
+what only a writer can do. `make mutants` tries every form and precision. ExecuTorch's are in
+tests/export/targets/executorch/test_executorch.py, beside the artifact that they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from export.gates.reference import check_reference
+from export.source import open_source
+from tests.mutants.columns import Column, Subject
+from tests.mutants.faults import FAULTS
+from tests.mutants.table import check_of
+
+LOOPS = (2,)
+
+
+@pytest.fixture(scope="module", params=["onnx", "coreml"])
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    source = open_source(None)
+    reference = check_reference(source, source.text("heldout", None, 128))
+    made = Subject(
+        Column(request.param, "stages", "int4"), source, reference, context=48, texts=2, length=40, once=True
+    )
+    yield made
+    made.close()
+
+
+def test_the_right_artifact_passes(subject: Subject) -> None:
+    assert subject.failures(None, 0, LOOPS) == []
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_no_mutant_passes(subject: Subject, name: str) -> None:
+    fault = FAULTS[name]
+    if why := fault.absent(subject.column.target, subject.column.quant):
+        assert fault.only and fault.only != subject.column.target, why
+        return
+    failures = subject.failures(fault, fault.size, LOOPS)
+    assert failures and check_of(failures[0]) != failures[0], failures
+    if fault.only:
+        assert all("after coremltools' default passes" in line for line in failures), failures
