@@ -45,12 +45,8 @@ from tests.mutants.columns import Column, Subject
 from tests.mutants.faults import FAULTS
 from tests.mutants.table import check_of
 
-<<<<<<< HEAD
 CONTEXT, MAX_LOOPS = 128, 8
-=======
-CONTEXT = 128
 MUTANT_LOOPS = (2,)
->>>>>>> 633c46c (Mutants as a table made by a command, one of each per target in the suite)
 ATTENTION = ("c_q", "c_k", "c_v", "c_proj")
 
 
