@@ -1,6 +1,6 @@
 """Every mutant in every column, and what caught it: build/mutants/mutants.json and mutants.md.
 
-    make mutants                                       # what is not in build/mutants yet: about an hour
+    make mutants                                       # what is not in build/mutants yet: about an hour, by estimate
     python -m tests.mutants --only "onnx stages" --only "one loop"
     python -m tests.mutants --docs                     # the results so far to docs/, for `make docs`
 
