@@ -20,7 +20,17 @@ from tests.mutants.table import check_of
 LOOPS = (2,)
 
 
-@pytest.fixture(scope="module", params=["onnx", "coreml"])
+# Core ML's are executed by an interpreter: those that another one of the suite stands for run in `make acceptance`.
+SLOW = ("matrix of the prelude", "matrix of the coda", "zeroed", "one loop less", "earlier", "value table", "untied")
+CASES = [
+    pytest.param(target, name, marks=[pytest.mark.acceptance] if slow else [])
+    for target in ("onnx", "coreml")
+    for name in FAULTS
+    for slow in [target == "coreml" and any(part in name for part in SLOW)]
+]
+
+
+@pytest.fixture(scope="module")
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     source = open_source(None)
     reference = check_reference(source, source.text("heldout", None, 128))
@@ -31,11 +41,12 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     made.close()
 
 
+@pytest.mark.parametrize("subject", ["onnx", "coreml"], indirect=True)
 def test_the_right_artifact_passes(subject: Subject) -> None:
     assert subject.failures(None, 0, LOOPS) == []
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize(("subject", "name"), CASES, indirect=["subject"])
 def test_no_mutant_passes(subject: Subject, name: str) -> None:
     fault = FAULTS[name]
     if why := fault.absent(subject.column.target, subject.column.quant):

