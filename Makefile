@@ -1,7 +1,8 @@
 # Every target sets up .venv by itself.
 ## make demo           export the embedded model, verify the artifact, generate text from it
 ## make test           lint, types, the suite, the Android app's Kotlin, and the web demo
-## make test-android   the Android app's Kotlin on the JVM
+## make test-android   the Android app's Kotlin on the JVM, and its APK built and driven
+## make android-demo   build, sign and verify the Android app with the embedded model in it
 ## make test-web       the web demo in Node, it and the artifacts' pages in headless Chromium
 ## make web-demo       serve the web demo at http://localhost:4173
 ## make acceptance     the full matrix of targets, forms, loop counts and presets
@@ -25,7 +26,7 @@ SETUP := .venv/.installed
 # The embedded model is small: one thread is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint suite test-android acceptance shapes soak mutants bench resources app-kit app-artifacts web-demo test-web lock sbom audit docs docs-check clean
+.PHONY: help demo test lint suite test-android android-demo acceptance shapes soak mutants bench resources app-kit app-artifacts web-demo test-web lock sbom audit docs docs-check clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -57,11 +58,15 @@ lint: $(SETUP)
 suite: $(SETUP)
 	$(BIN)/pytest -n 2 --dist loadfile
 
-# The Android app's Kotlin on the JVM, against the desktop's onnxruntime; says what it did not run where Java or Maven is missing.
+# The Android app's Kotlin on the JVM, against the desktop's onnxruntime, and its APK; says what it did not run where tools are missing.
 ANDROID_MODELS := $(addprefix build/app/,exact/parcae-tiny-onnx-dynamic-int4 shared/parcae-tiny-onnx-dynamic-fp32 \
-	full/parcae-tiny-onnx-dynamic-fp32)
+	full/parcae-tiny-onnx-dynamic-fp32 pte/parcae-tiny-executorch-dynamic-int4)
 test-android: $(SETUP) $(ANDROID_MODELS)
 	$(BIN)/python android_demo/tools/check.py
+
+# The Android app as a signed APK with the embedded model in it; docs/android.md says what it needs.
+android-demo: $(SETUP) $(ANDROID_MODELS)
+	$(BIN)/python android_demo/tools/build_apk.py
 
 # The full matrix of forms, presets and loop counts: minutes, not part of `make test`.
 acceptance: $(SETUP)
@@ -119,6 +124,9 @@ $(APPS)/phone/%: | $(SETUP)
 
 $(APPS)/exact/%: | $(SETUP)
 	$(BIN)/parcae-export --quant int4 --compute fp32 --out $(@D) --quiet --threads 1
+
+$(APPS)/pte/%: | $(SETUP)
+	$(BIN)/parcae-export --quant int4 --target executorch --out $(@D) --no-verify --quiet --threads 1
 
 $(APPS)/shared/%: | $(SETUP)
 	$(BIN)/parcae-export --quant fp32 --kv shared --out $(@D) --no-verify --quiet --threads 1
@@ -198,4 +206,4 @@ $(REPORTS)/.made: | $(SETUP) app-artifacts
 	@touch $@
 
 clean:
-	rm -rf .venv dist build *.egg-info web_demo/node_modules web_demo/dist web_demo/public/models web_demo/public/runtime
+	rm -rf .venv dist build *.egg-info android_demo/build android_demo/*/target web_demo/node_modules web_demo/dist web_demo/public/models web_demo/public/runtime

@@ -13,4 +13,4 @@ dependencyResolutionManagement {
     }
 }
 rootProject.name = "parcae-android-demo"
-include(":core", ":engine-ort", ":app")
+include(":core", ":engine-ort", ":engine-et", ":app")

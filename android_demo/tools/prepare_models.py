@@ -1,6 +1,6 @@
 """Puts the models that the app is tested with into its folder, and this repository's own answers beside them.
 
-    make app-artifacts && python android_demo/tools/prepare_models.py      # android_demo/build/models/
+    python android_demo/tools/prepare_models.py            # android_demo/build/models/; make test-android runs it
 
 `parcae-tiny` is what the APK carries: int4 weights, activations in fp32, so that greedy tokens are the same on every
 device. It is done again only where an artifact changed.
@@ -18,11 +18,12 @@ DEMO = Path(__file__).resolve().parent.parent
 ROOT = DEMO.parent
 MODELS, ARTIFACTS = DEMO / "build" / "models", ROOT / "build" / "app"
 STAMP = MODELS / ".sources"
-# Name in the app: an artifact of `make app-artifacts`.
+# Name in the app: an artifact that the Makefile exports.
 WANTED = {
     "parcae-tiny": "exact/parcae-tiny-onnx-dynamic-int4",
     "parcae-tiny-fp32-shared": "shared/parcae-tiny-onnx-dynamic-fp32",
     "parcae-tiny-fp32-full": "full/parcae-tiny-onnx-dynamic-fp32",
+    "parcae-tiny-pte": "pte/parcae-tiny-executorch-dynamic-int4",
 }
 
 
@@ -31,8 +32,9 @@ def sources() -> str:
     paths = [ARTIFACTS / artifact / "manifest.json" for artifact in WANTED.values()]
     missing = [path for path in paths if not path.is_file()]
     if missing:
-        raise SystemExit(f"{missing[0].parent} is missing: run make app-artifacts")
-    paths += sorted((ROOT / "export" / "bundle").glob("*.py")) + sorted((DEMO / "tools").glob("*.py"))
+        raise SystemExit(f"{missing[0].parent} is missing: run make test-android, which exports it")
+    paths += sorted((ROOT / "export" / "bundle").glob("*.py"))
+    paths += [DEMO / "tools" / name for name in ("prepare_models.py", "answers.py")]
     paths += [ROOT / "parcae_mobile" / "app_manifest.py"]
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 

@@ -67,36 +67,46 @@ internal class OrtStages(
         }
     }
 
-    /** Let the caches hold [tokens] tokens of [loops] loops. A slot that is new starts with what the last one holds. */
+    /**
+     * Let the caches hold [tokens] tokens of [loops] loops. A slot that is new starts with what the last one holds.
+     *
+     * Where memory ends on the way, the old caches stay as they are.
+     */
     fun reserve(tokens: Int, loops: Int) {
         val needed = maxOf(slots, minOf(loops, cache.recur.slots))
         val grown = grownCapacity(capacity, tokens, cache.context)
         if (grown == capacity && needed == slots) return
-        for ((graph, shape) in shapes) {
-            val held = if (graph == "recur") needed else 1
-            for (layer in 0 until shape.layers) {
-                for (part in listOf("key", "value")) grow("$graph.$layer.$part", graph, shape, grown, held)
+        val fresh = HashMap<String, ArrayList<Array>>()
+        try {
+            for ((graph, shape) in shapes) {
+                val held = if (graph == "recur") needed else 1
+                for (layer in 0 until shape.layers) {
+                    for (part in listOf("key", "value")) {
+                        val name = "$graph.$layer.$part"
+                        grow(caches[name].orEmpty(), fresh.getOrPut(name) { ArrayList() }, graph, shape, grown, held)
+                    }
+                }
             }
+        } catch (error: OutOfMemoryError) {
+            fresh.values.flatten().forEach { it.close() }
+            throw error
         }
-        capacity = grown
-        slots = needed
         single?.close()
         single = null
+        for ((name, all) in fresh) caches.put(name, all)?.forEach { it.close() }
+        capacity = grown
+        slots = needed
     }
 
-    private fun grow(name: String, graph: String, shape: StageShape, tokens: Int, held: Int) {
-        val old = caches[name].orEmpty()
+    private fun grow(old: List<Array>, fresh: MutableList<Array>, graph: String, shape: StageShape, tokens: Int, held: Int) {
         val info = ports.getValue(graph).inputs.entries.first { it.key.startsWith("past.") }.value
         val size = longArrayOf(1, shape.heads.toLong(), tokens.toLong(), shape.headSize.toLong())
-        caches[name] = ArrayList(
-            (0 until held).map { slot ->
-                val array = Array(environment, info.type, size)
-                val source = old.getOrNull(slot) ?: old.lastOrNull()
-                if (source != null) array.copyPlaces(source, 0, capacity)
-                array
-            },
-        )
-        old.forEach { it.close() }
+        for (slot in 0 until held) {
+            val array = Array(environment, info.type, size)
+            fresh.add(array)
+            val source = old.getOrNull(slot) ?: old.lastOrNull()
+            if (source != null) array.copyPlaces(source, 0, capacity)
+        }
     }
 
     override fun prelude(ids: IntArray, past: Int) {

@@ -5,14 +5,17 @@ import dev.parcae.core.Failure
 import dev.parcae.core.Kind
 import dev.parcae.core.Stopped
 import dev.parcae.core.parseJson
-import dev.parcae.core.promptPieces
 import dev.parcae.core.readAppManifest
+import dev.parcae.testing.all
+import dev.parcae.testing.argmax
+import dev.parcae.testing.compareAnswers
+import dev.parcae.testing.int
+import dev.parcae.testing.ints
+import dev.parcae.testing.prefill
+import dev.parcae.testing.real
 import kotlinx.serialization.json.JsonArray
-import kotlinx.serialization.json.JsonElement
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
-import kotlinx.serialization.json.double
-import kotlinx.serialization.json.int
 import org.junit.jupiter.api.AfterAll
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertThrows
@@ -24,14 +27,6 @@ import java.io.File
 
 private val MODELS = File(System.getProperty("parcae.models"))
 
-private fun JsonObject.int(name: String) = (getValue(name) as JsonPrimitive).int
-
-private fun JsonObject.ints(name: String) = (getValue(name) as JsonArray).map { (it as JsonPrimitive).int }
-
-private fun JsonObject.all(name: String) = (getValue(name) as JsonArray).map { it as JsonObject }
-
-private fun JsonElement?.real() = (this as JsonPrimitive).double
-
 /** The engine on the desktop's onnxruntime of the same version, against the answers of this repository's Python host. */
 @TestInstance(TestInstance.Lifecycle.PER_CLASS)
 class OrtEngineTest {
@@ -42,44 +37,13 @@ class OrtEngineTest {
     @AfterAll
     fun close() = engine.close()
 
-    private fun argmax(logits: FloatArray) = logits.indices.maxWith(compareBy<Int> { logits[it] }.thenByDescending { it })
-
-    private fun check(engine: Engine, case: JsonObject): Int {
-        engine.rewind(0)
-        var compared = 0
-        for (turn in case.all("turns")) {
-            engine.rewind(minOf(turn.int("held"), engine.length))
-            val given = turn.ints("given")
-            val loops = turn.int("loops")
-            val threshold = turn["threshold"].real()
-            var step: dev.parcae.core.Step? = null
-            for (piece in promptPieces(engine.length, given.size, engine.manifest.cache.prefillChunk, engine.manifest.cache.context)) {
-                step = engine.step(given.subList(piece.from, piece.from + piece.length).toIntArray(), loops)
-            }
-            val tokens = ArrayList<Int>()
-            val used = ArrayList<Int>()
-            for (place in turn.ints("tokens").indices) {
-                tokens.add(argmax(step!!.logits))
-                used.add(step.loopsUsed)
-                if (place + 1 < turn.ints("tokens").size) step = engine.step(intArrayOf(tokens.last()), loops, threshold)
-            }
-            assertEquals(turn.ints("tokens"), tokens, "${case["case"]}: tokens")
-            assertEquals(turn.ints("loops_used"), used, "${case["case"]}: loops used")
-            compared += tokens.size
-        }
-        return compared
-    }
-
     @Test
     fun `gives Python's greedy tokens at every T, early exit, rewind, chunks and the end of the context`() {
         for (name in listOf("parcae-tiny", "parcae-tiny-fp32-shared", "parcae-tiny-fp32-full")) {
-            val told = parseJson(File(MODELS, "$name.answers.json").readText()) as JsonObject
             val place = File(MODELS, name)
-            val cases = told.all("cases")
-            assertTrue(cases.count { (it["case"] as JsonPrimitive).content.contains("at T=") } == 9)
             OrtEngine(place, readAppManifest(File(place, "app.json").readText()), threads = 1).use { engine ->
-                val compared = cases.sumOf { check(engine, it) }
-                println("$name: $compared greedy tokens of ${cases.size} conversations equal Python's")
+                val compared = compareAnswers(engine, File(MODELS, "$name.answers.json"))
+                println("$name: $compared greedy tokens equal Python's")
             }
         }
     }
@@ -121,14 +85,10 @@ class OrtEngineTest {
         engine.rewind(0)
         var compared = 0
         for (turn in turns) {
-            val given = turn.ints("given")
-            var step: dev.parcae.core.Step? = null
-            for (piece in promptPieces(engine.length, given.size, engine.manifest.cache.prefillChunk, engine.manifest.cache.context)) {
-                step = engine.step(given.subList(piece.from, piece.from + piece.length).toIntArray(), turn.int("loops"))
-            }
+            var step = prefill(engine, turn.ints("given"), turn.int("loops"))
             turn.ints("tokens").forEachIndexed { place, token ->
                 if (place > 0) step = engine.step(intArrayOf(turn.ints("tokens")[place - 1]), turn.int("loops"), turn["threshold"].real())
-                assertEquals(token, argmax(step!!.logits), "$name, token $place")
+                assertEquals(token, argmax(step.logits), "$name, token $place")
                 if ("loops_used" in turn) assertEquals(turn.ints("loops_used")[place], step.loopsUsed, "$name, loops of token $place")
                 compared++
             }

@@ -1,0 +1,9 @@
+package android.database;
+
+public interface Cursor {
+    boolean moveToNext();
+
+    String getString(int column);
+
+    void close();
+}

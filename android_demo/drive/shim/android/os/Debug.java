@@ -1,0 +1,7 @@
+package android.os;
+
+public class Debug {
+    public static long getPss() {
+        return (Runtime.getRuntime().totalMemory() - Runtime.getRuntime().freeMemory()) / 1024;
+    }
+}
