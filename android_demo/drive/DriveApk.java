@@ -78,15 +78,15 @@ public final class DriveApk {
 
         send("class A:");
         until("an answer begins", () -> !idle());
+        screen = turned();
+        check("turning the phone leaves the answer going on", !idle());
         press("Stop");
         until("stop ends it", () -> idle());
         check("and says so", says("stopped") || says("length reached"));
 
         Bundle kept = new Bundle();
-        screen.save(kept);
         String before = text();
-        screen.destroy();
-        screen = open("ChatActivity", kept);
+        screen = turned();
         drain();
         check("turning the phone keeps the conversation", text().contains("import os") && before.contains("import os"));
 
@@ -186,6 +186,14 @@ public final class DriveApk {
         } catch (java.io.IOException error) {
             throw new java.io.UncheckedIOException(error);
         }
+    }
+
+    /** The screen as it is made anew when the phone is turned. */
+    private static Activity turned() throws Exception {
+        Bundle state = new Bundle();
+        screen.save(state);
+        screen.destroy();
+        return open("ChatActivity", state);
     }
 
     private static Intent picked(File folder) {

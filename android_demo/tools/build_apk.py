@@ -68,9 +68,11 @@ def dex() -> bytes:
     run(*MAVEN, "-f", "tools/jvm", "package", "-P", "dex")
     classes = "(!META-INF/**,**.class)"  # notices and the desktop's native libraries stay behind
     jars = [*sorted((APP / "target" / "jars").glob("*.jar")), *(APP / "target").glob("app-*.jar")]
-    rules = [f"-injars {jar}{classes}" for jar in jars if not jar.name.startswith("annotations-")]
-    rules += [f"-libraryjars {jar}" for jar in (APP / "target" / "provided").glob("android-all-*.jar")]
-    rules.append("-libraryjars <java.home>/jmods/java.base.jmod(!**.jar;!module-info.class)")
+    annotations = [jar for jar in jars if jar.name.startswith("annotations-")]  # for compilers, not for a phone
+    rules = [f"-injars {jar}{classes}" for jar in jars if jar not in annotations]
+    libraries = [*annotations, *(APP / "target" / "provided").glob("android-all-*.jar")]
+    modules = [f"<java.home>/jmods/java.{name}.jmod(!**.jar;!module-info.class)" for name in ("base", "logging")]
+    rules += [f"-libraryjars {path}" for path in (*libraries, *modules)]
     shrunk, plain, out = BUILD / "shrunk.jar", BUILD / "plain.jar", BUILD / "classes.dex"
     rules += [f"-outjars {shrunk}", (DEMO / "tools" / "shrink.pro").read_text(encoding="utf-8")]
     shrunk.unlink(missing_ok=True)

@@ -108,7 +108,8 @@ def prepare(apk: Path, work: Path) -> list[str]:
         (work / "classes.dex").write_bytes(package.read("classes.dex"))
     check_dex(work / "classes.dex")
     back, driver, tools = work / "classes.jar", work / "driver", BUILD / "jvm" / "dex" / "*"
-    output("java", "-cp", tools, "com.googlecode.dex2jar.tools.Dex2jarCmd", "-f", "-o", back, work / "classes.dex")
+    turn = ["java", "-cp", tools, "com.googlecode.dex2jar.tools.Dex2jarCmd", "-f", "-dsn"]
+    output(*turn, "-o", back, work / "classes.dex")
     output("javac", "-nowarn", "-d", driver, *sorted((DEMO / "drive").rglob("*.java")))
     texts = STRING.findall(output("aapt2", "dump", "resources", apk))
     hold(len(texts) > 40, "the APK's strings cannot be read")
@@ -116,8 +117,11 @@ def prepare(apk: Path, work: Path) -> list[str]:
     (work / "strings").write_text("\n".join(lines), encoding="utf-8")
     (work / "expected").write_text(expected_tokens(), encoding="utf-8")
     given = [apk, work / "files", work / "strings", work / "expected", BUILD / "models" / "parcae-tiny"]
+    # dex2jar writes no stack maps, which Java's verifier wants; dx and Android have their own.
+    unverified = ["-XX:+UnlockDiagnosticVMOptions", "-XX:-BytecodeVerificationRemote"]
     # Few direct bytes, so that the driver can use them up.
-    return ["-Xmx1g", "-XX:MaxDirectMemorySize=128m", "-cp", f"{driver}:{back}", "DriveApk", *map(str, given)]
+    memory = ["-Xmx1g", "-XX:MaxDirectMemorySize=128m"]
+    return [*unverified, *memory, "-cp", f"{driver}:{back}", "DriveApk", *map(str, given)]
 
 
 def check(apk: Path) -> None:

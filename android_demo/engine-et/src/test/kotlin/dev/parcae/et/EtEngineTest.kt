@@ -65,7 +65,7 @@ class EtEngineTest {
     @Test
     fun `says in a sentence that a program is damaged, or its context full`(@TempDir copy: File) {
         val damaged = File(copy, "model.pte").apply { writeBytes(File(folder, "model.pte").readBytes().copyOf(1000)) }
-        assertTrue("export it again" in assertThrows(ProgramError::class.java) { PythonProgram(damaged) }.message!!)
+        assertTrue("again" in assertThrows(ProgramError::class.java) { PythonProgram(damaged) }.message!!)
         engine.rewind(0)
         val chunk = manifest.cache.prefillChunk
         for (start in 0 until manifest.cache.context step chunk) engine.step(IntArray(minOf(chunk, manifest.cache.context - start)) { 5 }, 1)
