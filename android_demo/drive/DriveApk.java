@@ -229,7 +229,7 @@ public final class DriveApk {
     }
 
     private static void until(String what, BooleanSupplier holds) throws InterruptedException {
-        long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(120);
+        long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(60);
         while (!holds.getAsBoolean() && System.nanoTime() < end) {
             Runnable work = Handler.queue.poll(50, TimeUnit.MILLISECONDS);
             if (work != null) work.run();

@@ -108,8 +108,9 @@ def prepare(apk: Path, work: Path) -> list[str]:
         (work / "classes.dex").write_bytes(package.read("classes.dex"))
     check_dex(work / "classes.dex")
     back, driver, tools = work / "classes.jar", work / "driver", BUILD / "jvm" / "dex" / "*"
-    turn = ["java", "-cp", tools, "com.googlecode.dex2jar.tools.Dex2jarCmd", "-f", "-dsn"]
-    output(*turn, "-o", back, work / "classes.dex")
+    java = ["java", "-cp", tools]
+    output(*java, "com.googlecode.dex2jar.tools.Dex2jarCmd", "-f", "-dsn", "-o", work / "raw.jar", work / "classes.dex")
+    output(*java, DEMO / "tools" / "MarkInterfaces.java", work / "raw.jar", back)
     output("javac", "-nowarn", "-d", driver, *sorted((DEMO / "drive").rglob("*.java")))
     texts = STRING.findall(output("aapt2", "dump", "resources", apk))
     hold(len(texts) > 40, "the APK's strings cannot be read")
