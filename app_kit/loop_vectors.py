@@ -19,11 +19,12 @@ CLEAR = 1e-3  # a change is at least this share of the threshold away from it
 def loop_vectors() -> tuple[Cases, dict[str, Any]]:
     """Cases and the facts that hold for all."""
     dynamic = {"form": "stages", "min": 1, "max": 16, "trained": 6, "built": []}
-    above = dynamic | {"min": 2}
+    above, between = dynamic | {"min": 2}, dynamic | {"min": 4, "max": 8}  # others failed the gates
     static = {"form": "unrolled", "min": 2, "max": 8, "trained": 4, "built": [2, 4, 8]}
     short = dynamic | {"max": 4}
     choices = [(dynamic, asked) for asked in (None, 1, 6, 16, 0, 17, -1)]
     choices += [(above, asked) for asked in (None, 1, 2)]
+    choices += [(between, asked) for asked in (None, 3, 4, 8, 9)]
     choices += [(static, asked) for asked in (None, 2, 8, 3, 16)]
     choices += [(short, asked) for asked in (None, 4, 5)]
     choices += [(static | {"trained": 5}, None)]

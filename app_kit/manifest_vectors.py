@@ -85,6 +85,7 @@ FIELDS: list[tuple[str, Changes]] = [
     ("no loops at least", [("loops/min", 0)]),
     ("min above max", [("loops/min", 17)]),
     ("a built count above max", [("loops/built", [32])]),
+    ("a token may leave at a closed count", [("loops/min", 2), ("loops/exit_from", 1)]),
     ("loops as a text", [("loops/max", "16")]),
     ("trained missing", [("loops/trained", NONE)]),
     ("a stage without a graph", [("graphs/coda", NONE)]),
@@ -120,7 +121,8 @@ GOOD: list[tuple[str, Changes]] = [
     ("an unknown field", [("colour", "red"), ("loops/note", "new")]),
     ("without a tokenizer", [("tokenizer", None)]),
     ("without a self-test", [("self_test", None)]),
-    ("from two loops on", [("loops/min", 2)]),
+    ("from two loops on", [("loops/min", 2), ("loops/exit_from", 2)]),
+    ("from two loops on, no token leaves early", [("loops/min", 2), ("loops/early_exit", False)]),
 ]
 VERSIONS = [
     ("1.23", "1.23", True), ("1.23.0", "1.23", True), ("1.23", "1.23.0", True), ("1.22.9", "1.23", False),

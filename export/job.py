@@ -140,6 +140,26 @@ def settle_cache(job: Job, progress: Progress) -> Job:
     return replace(job, options=options, kv_choice=choice)
 
 
+def next_policy(job: Job) -> Job | None:
+    """The job with the next larger policy that `--kv auto` found free; None where there is none."""
+    choice = None if job.kv_choice is None else job.kv_choice.next()
+    if choice is None:
+        return None
+    return replace(job, options=replace(job.options, kv_policy=choice.policy), kv_choice=choice)
+
+
+def judged_loops(job: Job) -> list[int]:
+    """The loop counts at which the gates judge an artifact: every static one, or a spread of those that may run."""
+    return job.options.verified_loops(job.source.model.config.mean_recurrence)
+
+
+def needed_loops(job: Job) -> list[int]:
+    """Those that have to pass: every one that was asked for by number, or the trained one, or the next to it."""
+    if job.options.loops != DYNAMIC:
+        return judged_loops(job)
+    return [min(job.source.model.config.mean_recurrence, job.options.max_loops)]
+
+
 def _loop_form(request: ExportRequest, target: Target, loops: Loops) -> LoopForm:
     forms = target.forms(loops)
     if not forms:

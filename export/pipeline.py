@@ -2,16 +2,14 @@
 
     results = run_export(ExportRequest(target=["onnx"], loops=["dynamic"], quant="int8", out=Path("dist")))
 
-Everything that can be refused is refused before work starts; nothing is published that failed its gate. `prepare` does
-what all artifacts of a run share, `export_one` what each has of its own.
+Everything that can be refused is refused before work starts; nothing is published that failed its gate. What all
+artifacts of a run share is made in prepare.py, what each has of its own here.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,11 +27,11 @@ from export.gates.lowering import (
     open_exact,
     open_rewritten,
 )
-from export.gates.reference import CheckedReference, artifact_distance, check_reference, unlikely_text
-from export.job import Job, Progress, resolve, settle_cache, silent
+from export.gates.reference import CheckedReference, artifact_distance
+from export.gates.span import Span, open_span
+from export.job import Job, Progress, judged_loops, needed_loops, next_policy, resolve, settle_cache, silent
+from export.prepare import NOT_RUN, Prepared, prepare, timed
 from export.report.files import write_pages
-from export.report.page.measure import model_facts
-from export.report.page.subject import ModelFacts
 from export.request import (
     ExportRequest,
     check_files_are_read,
@@ -44,32 +42,24 @@ from export.request import (
     parse_loops,
 )
 from export.resources import Needs, check_resources
-from export.source import Source, open_source, torch_threads
-from export.targets.registry import StoredInjection, find_target, load_host, load_target, memory_report
-from export.texts import CALIBRATION_WINDOWS, WINDOW, calibration_windows, text_count, windows_for
-from parcae_mobile.errors import UsageError
+from export.source import open_source, torch_threads
+from export.targets.registry import DYNAMIC, StoredInjection, find_target, load_host, load_target, memory_report
+from export.texts import windows_for
 from parcae_mobile.manifest import MANIFEST, Manifest, ReferenceEntry, Verdict, hash_files
-from quantize.algorithms import LEARNED_WINDOWS, quantize_with
-from quantize.algorithms import resolve as resolve_algorithm
 from quantize.apply import QuantizedModel
 from quantize.budgets import check_budget
-from quantize.cache import Cache, cache_key
-from quantize.compression import compression_gate
-from quantize.learning_run import STEPS, Learning
-from quantize.recipe import Recipe, load_recipe, rules_without_effect
+from quantize.recipe import load_recipe, rules_without_effect
 
-NOT_RUN = Verdict(passed=None, by_loops={}, note="not run (--no-verify)")
+Costs = Mapping[int, Sequence[str]]  # loop count -> what exceeds its budget there
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What the artifacts of one run share: the integers, what they cost, and the checked golden reference."""
+class Made:
+    """A folder's manifest and what is wrong with it; `hopeless` if it is wrong whatever the KV policy."""
 
-    quantized: QuantizedModel
-    compression: Verdict
-    reference: CheckedReference | None  # None without gates
-    facts: ModelFacts | None  # for the report; None without gates
-    seconds: dict[str, float]
+    manifest: Manifest
+    problems: list[str]
+    hopeless: bool
 
 
 @dataclass
@@ -121,127 +111,72 @@ def run_export(request: ExportRequest, progress: Progress = silent) -> list[Expo
             check_output(job.final, request.force)
         for target in targets:  # after what can be refused without their libraries, which take seconds to import
             load_target(target)
-        prepared = prepare(request, source, recipe, progress)
+        judged = sorted({count for job in jobs for count in judged_loops(job)})
+        prepared = prepare(request, source, recipe, judged, progress)
         results = [export_one(settle_cache(job, progress), prepared, progress) for job in jobs]
     for result in results:
         result.needs = needs
     return results
 
 
-def prepare(request: ExportRequest, source: Source, recipe: Recipe, progress: Progress) -> Prepared:
-    """Quantize, check the reference and run the compression gate, once for all targets."""
-    seconds: dict[str, float] = {}
-    progress(f"quantizing ({recipe.name}, {request.algorithm})")
-    with _timed(seconds, "quantize"):
-        quantized = quantize(request, source, recipe, progress)
-    reference = None
-    if request.verify:
-        progress("checking fp32 against the golden reference")
-        with _timed(seconds, "reference"):
-            reference = check_reference(source, source.text("heldout", request.text, 128), request.reference)
-        doubt = unlikely_text(reference.reference, source.model.config.vocab_size) if source.real else None
-        source.notes += [doubt] if doubt else []
-    compression = compression_verdict(request, source, quantized, progress)
-    facts = None
-    if request.verify:
-        progress("measuring each part of the model")
-        with _timed(seconds, "facts"):
-            facts = model_facts(source, recipe)
-    return Prepared(quantized, compression, reference, facts, seconds)
-
-
-def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: Progress) -> QuantizedModel:
-    """Quantize once, for all targets; calibration text only where the model can read it."""
-    if request.calibration is not None and not source.real:
-        raise UsageError(f"--calibration {request.calibration}: this model has no tokenizer to read it; leave it out")
-    most = LEARNED_WINDOWS if request.algorithm == "learned" else CALIBRATION_WINDOWS
-    calibration = calibration_windows(source, request.calibration, most) if source.real else None
-    steps = STEPS if request.learn_steps is None else request.learn_steps
-    first_token = None if source.tokenizer is None else source.tokenizer.bos
-
-    def report(name: str, done: int, total: int) -> None:
-        progress(f"quantizing: {name}", done, total)
-
-    def compute() -> QuantizedModel:
-        learning = Learning(steps, request.learn_minutes, request.learn_state, first_token)
-        fallbacks, seed = request.max_fallbacks, request.seed
-        model, algorithm = source.model, request.algorithm
-        return quantize_with(model, recipe, algorithm, calibration, fallbacks, report, seed, learning=learning)
-
-    algorithm = resolve_algorithm(request.algorithm, calibration is not None)
-    # Rounding to nearest takes no longer than reading its result, and a state file is a cache of the user's own.
-    if not request.cache or algorithm == "rtn" or request.learn_state is not None:
-        return compute()
-    settings: dict[str, Any] = {"fallbacks": request.max_fallbacks}
-    if algorithm == "learned":
-        settings |= {"steps": steps, "minutes": request.learn_minutes, "first_token": first_token}
-    key = cache_key(source.weights_sha256, recipe, algorithm, calibration, request.seed, settings)
-    quantized, reused = Cache.default().get(key, source.model, recipe, compute)
-    if reused:
-        source.notes.append("quantized tensors come from the cache; --no-cache computes them again")
-    return quantized
-
-
-def compression_verdict(
-    request: ExportRequest, source: Source, quantized: QuantizedModel, progress: Progress
-) -> Verdict:
-    """Gate 2, once for all targets."""
-    if not request.verify:
-        return NOT_RUN
-    if not source.real:
-        return Verdict(passed=None, by_loops={}, note="not run: random weights or no tokenizer, quality has no meaning")
-    length = min(WINDOW, source.model.config.context - 1)
-    if length < 1:
-        return Verdict(passed=None, by_loops={}, note="not run: a model of one position predicts nothing from a text")
-    progress("compression gate")
-    windows = source.text("heldout", request.text).windows(text_count(source, 16), length)
-    result = compression_gate(source.model, quantized, windows, real=True)
-    by_loops = {str(loops): distance.to_dict() for loops, distance in result.by_loops.items()}
-    budget = {"kl_mean": result.budget.kl, "top1": result.budget.top1}
-    return Verdict(passed=result.passed, by_loops=by_loops, budget=budget, note="; ".join(result.failures))
-
-
 def export_one(job: Job, prepared: Prepared, progress: Progress = silent) -> ExportResult:
-    """Write, certify, verify and publish one artifact."""
-    module = load_target(job.target)
+    """Write, certify, verify and publish one artifact.
+
+    If it fails under a KV policy that was chosen for it, the next one is tried.
+    """
     seconds: dict[str, float] = {}
-    with staging(job.final) as folder:
-        progress(f"writing {job.target.name} ({job.options.loop_form})")
-        with _timed(seconds, "write"):
-            if job.source.tokenizer is not None:
-                job.source.tokenizer.save(folder)
-            delegation = module.write(prepared.quantized, folder, job.options) or {}
-            _add_golden(job, prepared.quantized, folder)
-        stored, draft, problems = certified(job, prepared.quantized, folder, prepared.compression)
-        lowering, reference = NOT_RUN, None
-        if prepared.reference is not None:
-            with _timed(seconds, "gates"):
-                gate, reference = verify(job, prepared.quantized, prepared.reference, folder, draft, progress)
-            lowering = gate.to_verdict()
-            problems += gate.failures
-        if prepared.compression.passed is False:
-            problems.append(f"compression gate: {prepared.compression.note}")
-        manifest = draft.model_copy(
-            update={
-                "artifact": job.final.name,
-                "delegation": delegation,
-                "lowering": lowering,
-                "reference": reference,
-                "files": hash_files(folder),
-                "verified_by": job.target.host_runtime if job.request.verify else "not verified",
-            }
-        )
-        write_pages(job, manifest, prepared.facts, stored, folder)
-        manifest = manifest.model_copy(update={"files": hash_files(folder)})
-        (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        final = job.final if not problems else failed_folder(job.final)
-        publish(folder, final)
+    while True:
+        with staging(job.final) as folder:
+            made = make(job, prepared, folder, seconds, progress)
+            other = next_policy(job) if made.problems and not made.hopeless else None
+            if other is None:
+                final = failed_folder(job.final) if made.problems else job.final
+                publish(folder, final)
+                break
+        job = other
     seconds |= prepared.seconds
-    result = ExportResult(final, manifest, not problems, problems, seconds, notes=job.source.notes)
-    if job.request.verify and not problems:
+    result = ExportResult(final, made.manifest, not made.problems, made.problems, seconds, notes=job.source.notes)
+    if job.request.verify and not made.problems:
         progress("measuring memory")
-        result.memory = memory_report(job.target, final, manifest)
+        result.memory = memory_report(job.target, final, made.manifest)
     return result
+
+
+def make(job: Job, prepared: Prepared, folder: Path, seconds: dict[str, float], progress: Progress) -> Made:
+    """Fill a folder with one artifact, its verdicts and its manifest."""
+    module = load_target(job.target)
+    progress(f"writing {job.target.name} ({job.options.loop_form})")
+    with timed(seconds, "write"):
+        if job.source.tokenizer is not None:
+            job.source.tokenizer.save(folder)
+        delegation = module.write(prepared.quantized, folder, job.options) or {}
+    stored, draft, problems = certified(job, prepared.quantized, folder, prepared.compression)
+    gate, reference = None, None
+    if prepared.reference is not None:
+        with timed(seconds, "gates"):
+            gate, reference = verify(job, prepared.quantized, prepared.reference, folder, draft, progress)
+    rounding, wrong = ({}, []) if gate is None else (gate.too_costly, gate.wrong)
+    span, alone = (open_loops(job, prepared.too_costly, costs) for costs in (rounding, {}))
+    _add_golden(job, prepared.quantized, span, folder)
+    manifest = draft.model_copy(
+        update={
+            "artifact": job.final.name,
+            "min_loops": span.least if draft.loops == DYNAMIC else 1,
+            "max_loops": span.most,
+            "closed": {str(count): why for count, why in span.closed.items()},
+            "delegation": delegation,
+            "lowering": NOT_RUN if gate is None else gate.to_verdict(span.closed),
+            "compression": _compression_of(job, prepared.compression, alone),
+            "reference": reference,
+            "files": hash_files(folder),
+            "verified_by": job.target.host_runtime if job.request.verify else "not verified",
+        }
+    )
+    write_pages(job, manifest, prepared.facts, stored, folder)
+    manifest = manifest.model_copy(update={"files": hash_files(folder)})
+    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    hopeless = bool(problems or wrong or alone.problems)
+    return Made(manifest, [*problems, *wrong, *span.problems], hopeless)
 
 
 def certified(
@@ -255,6 +190,24 @@ def certified(
     return stored, draft, list(certificate.problems)
 
 
+def open_loops(job: Job, compression: Costs, rounding: Costs) -> Span:
+    """The loop counts that an artifact may run, by what compression and rounding exceed at each."""
+    judged, failures = judged_loops(job), {}
+    for count in judged:
+        lines = [*(f"compression gate: {line}" for line in compression.get(count, ())), *rounding.get(count, ())]
+        failures[count] = [line.replace(f"T={count}: ", "") for line in lines]
+    return open_span(judged, failures, needed_loops(job))
+
+
+def _compression_of(job: Job, verdict: Verdict, span: Span) -> Verdict:
+    """The verdict on the loop counts that one artifact has."""
+    if verdict.passed is None:
+        return verdict
+    rows = {str(count): verdict.by_loops[str(count)] for count in judged_loops(job)}
+    passed, note = not span.problems, "; ".join(span.problems)
+    return verdict.model_copy(update={"passed": passed, "by_loops": rows, "note": note})
+
+
 def verify(
     job: Job,
     quantized: QuantizedModel,
@@ -265,7 +218,7 @@ def verify(
 ) -> tuple[LoweringVerdict, ReferenceEntry]:
     """Gate 1 on the written files, and their distance to the golden reference."""
     options = job.options
-    loops = options.verified_loops(job.source.model.config.mean_recurrence)
+    loops = judged_loops(job)
     host = load_host(job.target)(folder, draft, job.request.threads)
     budget = budget_name(draft.compute, draft.kv.dtype)
     texts = windows_for(job.source, "heldout", job.request.text, 8, min(TEXT_TOKENS, draft.kv.context))
@@ -276,14 +229,7 @@ def verify(
     return result, reference.entry(artifact_distance(host, reference.reference, loops))
 
 
-def _add_golden(job: Job, quantized: QuantizedModel, folder: Path) -> None:
+def _add_golden(job: Job, quantized: QuantizedModel, span: Span, folder: Path) -> None:
     length = min(GOLDEN_TOKENS, job.options.context)
     ids = job.source.text("heldout", least=length).ids[:length]
-    write_golden(quantized.model, ids, golden_loops(job.options), job.options.cache, folder / "golden.npz")
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
-    started = time.monotonic()
-    yield
-    seconds[step] = round(time.monotonic() - started, 2)
+    write_golden(quantized.model, ids, golden_loops(job.options, span.loops), job.options.cache, folder / "golden.npz")

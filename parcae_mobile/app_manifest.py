@@ -47,7 +47,8 @@ class Runtime(_Part):
 class Loops(_Part):
     """Loop counts: the range, the count of training, those that were built (empty: any in the range, at run time).
 
-    With `early_exit` a token may leave the loop, not before loop `exit_from`.
+    Outside of the range the artifact failed its gates, or has no loops. With `early_exit` a token may leave the loop,
+    not before loop `exit_from`, which is no closed one.
     """
 
     form: LoopForm
@@ -62,6 +63,8 @@ class Loops(_Part):
     def _ordered(self) -> Loops:
         if self.min > self.max or any(not self.min <= count <= self.max for count in self.built):
             raise ValueError("min, max and built do not fit together")
+        if self.early_exit and self.exit_from < self.min:
+            raise ValueError("exit_from is below min")
         return self
 
     def choose(self, asked: int | None = None) -> int:

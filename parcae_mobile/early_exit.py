@@ -7,8 +7,9 @@ After each loop the change of a token's state is compared with the threshold:
     |state - state before| / |state| < threshold  ->  the token has left; coda and head see this state
 
 Neither coda nor head is run to decide. The first loop starts from zero, so its change is 1 and no token leaves before
-its second loop. What a token leaves behind is what a smaller loop count leaves (kv_cache.py): the keys and values of
-its last loop, also in the slots of the loops that it did not run.
+its second loop; nor does one before the fewest loops that an artifact may run. What a token leaves behind is what a
+smaller loop count leaves (kv_cache.py): the keys and values of its last loop, also in the slots of the loops that it
+did not run.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from .model import Parcae
 
 @torch.no_grad()
 def decode_step(
-    model: Parcae, input_ids: Tensor, loops: int, threshold: float, cache: KVCache
+    model: Parcae, input_ids: Tensor, loops: int, threshold: float, cache: KVCache, least: int = 1
 ) -> tuple[Tensor, Tensor]:
     """One token of each row of (batch, 1) int64 ids: logits (batch, 1, padded vocabulary) fp32, loops used (batch,).
 
-    Each row leaves the loop by itself, as if it were alone. Raises `UsageError` for a loop count that the cache does
-    not hold, more than one token per row, or a threshold outside of [0, 1).
+    Each row leaves the loop by itself, as if it were alone, after `least` loops at the earliest. Raises `UsageError`
+    for a loop count that the cache does not hold, more than one token per row, or a threshold outside of [0, 1).
     """
     check_loops(loops, cache.max_loops)
     check_threshold(threshold)
@@ -50,7 +51,7 @@ def decode_step(
         change = (after - state).norm(dim=-1) / after.norm(dim=-1).clamp_min(1e-12)
         state = torch.where(inside[:, None, None], after, state)
         done += 1
-        leaving = inside & (change[:, 0] < threshold)
+        leaving = inside & (change[:, 0] < threshold) & (done >= least)
         used[leaving] = done
         inside = inside & ~leaving
     logits = model.coda(state, input_ids, model.slots("coda", input_ids, cache))

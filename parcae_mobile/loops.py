@@ -21,10 +21,12 @@ def policy_slots(policy: str, max_loops: int) -> int:
     return max_loops if apart is None else min(apart + 1, max_loops)
 
 
-def check_loops(loops: int, most: int | None = None) -> None:
-    """Raise `UsageError` unless 1 <= loops <= most."""
+def check_loops(loops: int, most: int | None = None, least: int = 1) -> None:
+    """Raise `UsageError` unless least <= loops <= most; below `least` an artifact failed its gates."""
     if loops < 1:
-        raise UsageError(f"loops = {loops}: the recurrent block runs at least once; give 1 or more")
+        raise UsageError(f"loops = {loops}: the recurrent block runs at least once; give {least} or more")
+    if loops < least:
+        raise UsageError(f"loops = {loops} is below the least of {least} at which this artifact passed; give it more")
     if most is not None and loops > most:
         raise UsageError(f"loops = {loops} is above the maximum of {most}; raise --max-loops or lower the loops")
 

@@ -82,13 +82,19 @@ class Geometry(_Part):
 
 
 class KV(_Part):
-    """The cache's contract. `bytes_per_token` is by loop count; `measured` is what each policy costs against `full`."""
+    """The cache's contract. `bytes_per_token` is by loop count; `measured` is what each policy costs against `full`.
+
+    `slots` is what a recurrent layer holds (null: as many as the policy has at `max_loops`). `note` says which policy
+    was chosen first and failed.
+    """
 
     policy: Literal["full", "shared", "first1+shared", "first2+shared"]
+    slots: LoopCount | None = None
     dtype: Literal["fp32", "fp16", "int8"]
     bytes_per_token: dict[str, int]
     measured: dict[str, dict[str, float]] = {}
     measured_at_loops: int | None = None
+    note: str = ""
     context: int = Field(gt=0, le=MOST_CONTEXT)
 
 
@@ -196,6 +202,9 @@ class Manifest(_Part):
     `graphs` names the file of each loop count where a folder holds several static ones; `loops` is then the one that
     stock clients find. Each of `stops` ends a text, and `eos` is the first of them. `portable` graphs hold standard
     operators only; with `last_logits` a graph gives logits of a chunk's last position, not of all.
+
+    A dynamic artifact runs `min_loops` to `max_loops` loops. `closed` says of judged counts outside of that range why
+    they are not open.
     """
 
     format: Literal[1] = 1
@@ -204,7 +213,9 @@ class Manifest(_Part):
     weights_sha256: str
     target: str
     loops: LoopCount | Literal["dynamic"]
+    min_loops: LoopCount = 1
     max_loops: LoopCount
+    closed: dict[str, str] = {}
     trained_loops: LoopCount
     loop_form: LoopForm
     graphs: Annotated[dict[str, str], AfterValidator(_graphs)] = {}
@@ -234,7 +245,9 @@ class Manifest(_Part):
     digest: str = ""  # of the files; older artifacts have none
 
     @model_validator(mode="after")
-    def _is_of_its_files(self) -> Manifest:
+    def _fits(self) -> Manifest:
+        if self.min_loops > self.max_loops:
+            raise ValueError("min_loops is above max_loops")
         if self.digest and self.digest != self.files_digest:
             raise ValueError("digest is not that of the files")
         return self

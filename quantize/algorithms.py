@@ -75,7 +75,10 @@ def quantize_with(
         raise GateError(f"GPTQ fell back to rounding for {count} matrices, {max_fallbacks} allowed ({listed})")
     if chosen == "learned" and quantized.tensors:
         quantized = refine_by_fisher(model, quantized, seen, seed, progress)
-        return learn(model, quantized, calibration, learning or Learning(), seed, progress)
+        learning = learning or Learning()
+        if recipe.loop_weights and learning.loops is None:
+            learning = replace(learning, loops=(recipe.loop_weights[0][0], recipe.loop_weights[-1][0]))
+        return learn(model, quantized, calibration, learning, seed, progress)
     return quantized
 
 
@@ -159,7 +162,10 @@ def _with_gptq(
     tensors: dict[str, Stored] = {}
     looked_up = [name for name in chosen if input_of(model, name) is None]
     for group in [looked_up, *passes(model, chosen, most_bytes)]:
-        hessians = {} if group is looked_up else collect_hessians(model, calibration, group, loops, progress=progress)
+        hessians = {}
+        if group is not looked_up:
+            weights = dict(recipe.loop_weights)
+            hessians = collect_hessians(model, calibration, group, loops, progress=progress, weights=weights)
         quantizer = gptq_quantizer(model, hessians, fallbacks, algorithms)
         for name in group:
             rule = chosen[name]

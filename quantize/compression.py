@@ -29,14 +29,21 @@ _TOKENS_AT_ONCE = 2048
 
 @dataclass(frozen=True)
 class CompressionResult:
-    """Distances and relative state errors by loop count. `passed` is None where `real` is False."""
+    """Distances and relative state errors by loop count. `passed` is None where `real` is False.
+
+    `too_costly` says by loop count what exceeds the budget.
+    """
 
     passed: bool | None
     by_loops: dict[int, Distance]
     state_errors: dict[int, float]
     budget: Budget
-    failures: list[str] = field(default_factory=list)
+    too_costly: dict[int, list[str]] = field(default_factory=dict)
     real: bool = True
+
+    @property
+    def failures(self) -> list[str]:
+        return [line for lines in self.too_costly.values() for line in lines]
 
     @property
     def growth(self) -> float | None:
@@ -102,8 +109,9 @@ def compression_gate(
 def judge(held_out: HeldOut, model: Parcae, budget: Budget, real: bool) -> CompressionResult:
     """The verdict on one model; `held_out` can serve several."""
     distances, errors = held_out.measure(model)
-    failures = [line for loops, distance in distances.items() for line in _failures(loops, distance, budget)]
-    return CompressionResult(not failures if real else None, distances, errors, budget, failures if real else [], real)
+    lines = {loops: _failures(loops, distance, budget) for loops, distance in distances.items()} if real else {}
+    too_costly = {loops: found for loops, found in lines.items() if found}
+    return CompressionResult(not too_costly if real else None, distances, errors, budget, too_costly, real)
 
 
 def growth(by_loops: dict[int, Distance]) -> float | None:

@@ -2,6 +2,7 @@
 
     hessians = collect_hessians(model, windows, assign_rules(recipe, model), loops=8)
     hessians["transformer.core_block.0.mlp.fc.weight"]     # (columns, columns) fp32, summed over all 8 loops
+    collect_hessians(model, windows, names, weights={4: 1, 8: 3})  # T=8 runs three times as often as T=4
 
 The recurrent block meets another distribution of states at each loop, so its sums run over all of them; `C`, the coda
 and the head meet the state of whatever loop was the last, so theirs run over several exits. A tied head has the
@@ -10,7 +11,7 @@ moments of the head's input. Tables that are only looked up have no input and ge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -43,21 +44,30 @@ def collect_hessians(
     counted: Collection[int] | None = None,
     exits: Sequence[int] | None = None,
     progress: Progress | None = None,
+    weights: Mapping[int, float] | None = None,
 ) -> dict[str, Tensor]:
     """Moments (columns, columns) fp32 by parameter name, for those of `names` that multiply an input.
 
     `windows` (n, length) int64; `counted` are the loops (from 1) that the recurrent block's sums take, all if not
-    given. Parameters with the same input share a tensor. Raises `TensorValueError` for inputs that are not finite.
+    given. `weights` (loop count -> how often it is used) stand for all three: loop t counts as often as loop counts of
+    at least t are used, an exit as often as its own; a plain model has none. Parameters with the same input share a
+    tensor. Raises `TensorValueError` for inputs that are not finite.
     """
     loops = calibration_loops(model) if loops is None else loops
+    weights = None if model.config.plain else weights
+    loops = max(weights) if weights else loops
     check_loops(loops)
     if windows.dim() != 2 or windows.numel() == 0:
         raise TextError(f"calibration windows of shape {tuple(windows.shape)}: give (count, length) ids")
     wanted = {name: source for name in names if (source := input_of(model, name)) is not None}
     meter = _Meter(model, set(wanted.values()))
-    counted = range(1, loops + 1) if counted is None else counted
+    of_loops = dict.fromkeys(range(1, loops + 1) if counted is None else counted, 1.0)
+    of_exits = dict.fromkeys(exit_loops(loops) if exits is None else exits, 1.0)
+    if weights:
+        of_loops = {t: sum(used for count, used in weights.items() if count >= t) for t in range(1, loops + 1)}
+        of_exits = dict(weights)
     try:
-        _run(model, windows, loops, counted, exits, meter, progress)
+        _run(model, windows, loops, of_loops, of_exits, meter, progress)
     finally:
         meter.remove()
     for source, moments in meter.sums.items():  # in the order of computation, so the first one named is the cause
@@ -99,11 +109,11 @@ def passes(model: Parcae, names: Iterable[str], most_bytes: int = BYTES_AT_ONCE)
 
 
 class _Meter:
-    """Hooks that add x^T x of what enters the watched places while `on`."""
+    """Hooks that add `weight` times x^T x of what enters the watched places."""
 
     def __init__(self, model: Parcae, places: set[str]) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.places, self.on = places, True
+        self.places, self.weight = places, 1.0
         modules = dict(model.named_modules())
         self._handles = []
         for place in places:
@@ -113,13 +123,13 @@ class _Meter:
 
     def add(self, place: str, x: Tensor) -> None:
         """Add the moments of (..., columns), if the place is watched."""
-        if not self.on or place not in self.places:
+        if not self.weight or place not in self.places:
             return
         flat = x.reshape(-1, x.shape[-1]).float()
         if place in self.sums:
-            self.sums[place].addmm_(flat.T, flat)
+            self.sums[place].addmm_(flat.T, flat, alpha=self.weight)
         else:
-            self.sums[place] = flat.T @ flat
+            self.sums[place] = (flat.T @ flat).mul_(self.weight)
 
     def remove(self) -> None:
         for handle in self._handles:
@@ -134,12 +144,11 @@ def _run(
     model: Parcae,
     windows: Tensor,
     loops: int,
-    counted: Collection[int],
-    exits: Sequence[int] | None,
+    of_loops: Mapping[int, float],
+    of_exits: Mapping[int, float],
     meter: _Meter,
     progress: Progress | None,
 ) -> None:
-    wanted = set(exit_loops(loops) if exits is None else exits)
     before_injection = _last_of_prelude(model).register_forward_hook(
         lambda module, inputs, output: meter.add("transformer.adapter.B", output)
     )
@@ -149,11 +158,12 @@ def _run(
             injected, values = model.prelude(ids, model.slots("prelude", ids))
             state = model.zero_state(injected)
             for loop in range(1, loops + 1):
-                meter.on = loop in counted
+                meter.weight = of_loops.get(loop, 0.0)
                 state = model.recur(state, injected, values, model.slots("core_block", ids))
-                meter.on = True
-                if loop in wanted:
+                if loop in of_exits:
+                    meter.weight = of_exits[loop]
                     meter.add("lm_head", _head_input(model, state, ids))
+                meter.weight = 1.0
             if progress is not None:
                 progress("calibration", number, len(batches))
     finally:

@@ -8,6 +8,8 @@
     group_size = 0                          # columns that share a scale; 0 = the whole row
     # or, for Core ML alone: bits = 4 and
     palette_rows = 16                       # rows that share a table of 16 free values; 0 = all of them
+    # at the top, how often each T will run, where GPTQ shall weigh its Hessians so: all loops alike if not given
+    loop_weights = { 4 = 1, 8 = 3 }
 
 A matrix that no rule matches stays float. Vectors, norms and value gates always do. `A_log` and `dt_bias` set the poles
 of the injection: a rule that touches them is an error. One that touches `B` needs `quantize_injection_matrix = true`.
@@ -20,6 +22,7 @@ import difflib
 import fnmatch
 import hashlib
 import json
+import math
 import re
 import sys
 import tomllib
@@ -92,11 +95,14 @@ class Recipe:
     budget: Budget
     quantize_injection_matrix: bool = False
     train_injection: bool = False
+    loop_weights: tuple[tuple[int, float], ...] = ()  # (loop count, how often it is used), fewest loops first
 
     @property
     def sha256(self) -> str:
         """Digest of all that the recipe says, its name apart."""
         content = {key: value for key, value in asdict(self).items() if key != "name"}
+        if not self.loop_weights:
+            del content["loop_weights"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -166,7 +172,8 @@ def parse_recipe(text: str, source: str) -> Recipe:
         if not isinstance(flags[key], bool):
             raise RecipeError(f"recipe {source}: {key} must be true or false")
     parsed = tuple(_rule(rule, f"recipe {source}: rule {number}") for number, rule in enumerate(rules, 1))
-    return Recipe(name, parsed, Budget(float(budget["kl"]), float(budget["top1"])), **flags)
+    weights = _loop_weights(values.get("loop_weights", {}), f"recipe {source}")
+    return Recipe(name, parsed, Budget(float(budget["kl"]), float(budget["top1"])), loop_weights=weights, **flags)
 
 
 def assign_rules(recipe: Recipe, model: nn.Module) -> dict[str, Rule]:
@@ -230,6 +237,19 @@ def _palette_rows(values: Mapping[str, Any], where: str) -> int | None:
     if values["bits"] != 4 or "group_size" in values or "symmetric" in values:
         raise RecipeError(f"{where}: palette_rows goes with bits = 4 and without group_size and symmetric")
     return rows
+
+
+def _loop_weights(values: Any, where: str) -> tuple[tuple[int, float], ...]:
+    wrong = f"{where}: loop_weights = {values!r}: give loop counts and how often each is used, as in {{ 4 = 1, 8 = 3 }}"
+    if not isinstance(values, dict):
+        raise RecipeError(wrong)
+    weights = []
+    for count, weight in values.items():
+        number = isinstance(weight, int | float) and not isinstance(weight, bool) and 0 < weight < math.inf
+        if not (count.isascii() and count.isdigit() and int(count) > 0 and number):
+            raise RecipeError(wrong)
+        weights.append((int(count), float(weight)))
+    return tuple(sorted(weights))
 
 
 def _known(values: Mapping[str, Any], known: set[str], where: str) -> None:

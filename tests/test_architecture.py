@@ -16,7 +16,7 @@ LAYERS = ("parcae_mobile", "quantize", "export")
 # The rooms of export/, lowest first: a file imports from its own room and from those below.
 ROOMS = (
     *("stages", "source", "texts", "targets", "kv", "request", "resources", "job", "artifact", "gates", "run"),
-    *("report", "pipeline", "optimum_plugin", "bench", "bundle", "cli"),
+    *("report", "prepare", "pipeline", "optimum_plugin", "bench", "bundle", "cli"),
 )
 HEAVY = {
     "onnx": ("export/targets/onnx/", "export/bench/"),

@@ -97,11 +97,13 @@ def _cache(job: Job, geometry: CacheGeometry) -> KV:
     item = KV_BYTES[options.kv_dtype]
     return KV(
         policy=cast(Any, options.kv_policy),
+        slots=geometry.slots,
         dtype=cast(Any, options.kv_dtype),
         bytes_per_token={str(count): geometry.bytes_per_token(count, item) for count in options.verified_loops()},
         context=geometry.context,
         measured={} if choice is None else {name: cost.to_dict() for name, cost in choice.measured.items()},
         measured_at_loops=None if choice is None else choice.loops,
+        note="" if choice is None else choice.note,
     )
 
 

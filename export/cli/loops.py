@@ -116,7 +116,7 @@ def _open_reader(
 
     if subject is not None and (Path(subject) / MANIFEST).exists():
         session = Session.open(Path(subject), threads)
-        check_loops(loops, session.host.geometry.max_loops)
+        check_loops(loops, session.host.geometry.max_loops, session.host.geometry.min_loops)
         if session.manifest.loops != "dynamic":
             raise UsageError(f"{subject} runs {session.manifest.loops} loops whatever happens; give a dynamic artifact")
         given = text_ids(Path(subject), "heldout", text, session.manifest.geometry.vocab_size)

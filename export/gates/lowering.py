@@ -9,7 +9,7 @@ what quantization cost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -67,25 +67,39 @@ class Rewritten:
 
 @dataclass
 class LoweringVerdict:
-    """The gate's result by loop count. `function` holds the worst of each measure, where it was a question apart."""
+    """The gate's result by loop count. `function` holds the worst of each measure, where it was a question apart.
 
-    passed: bool
+    `wrong` says what shows a wrong function, `too_costly` at which loop counts rounding alone exceeds its budget.
+    """
+
     by_loops: dict[int, Distance]
     state_errors: dict[int, list[float]]
     greedy_equal: dict[int, int]
     budget: dict[str, float]
-    failures: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    too_costly: dict[int, list[str]] = field(default_factory=dict)
     largest_fp16: dict[int, float] = field(default_factory=dict)  # so far, where the host sees intermediate results
     function: dict[int, dict[str, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    closed: set[int] = field(default_factory=set)  # loop counts at which rounding alone costs too much
-    right_function: bool = True
     allowed: dict[int, dict[str, float]] = field(
         default_factory=dict
     )  # where the model's own rounding noise widened it
 
-    def to_verdict(self) -> Verdict:
-        """The form that the manifest keeps."""
+    @property
+    def failures(self) -> list[str]:
+        """A line for each bound that is exceeded."""
+        return [*self.wrong, *(line for lines in self.too_costly.values() for line in lines)]
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+    @property
+    def right_function(self) -> bool:
+        return not self.wrong
+
+    def to_verdict(self, closed: Collection[int] = ()) -> Verdict:
+        """The form that the manifest keeps; what failed at `closed` loop counts alone is no failure."""
         by_loops: dict[str, dict[str, Any]] = {}
         for loops, distance in self.by_loops.items():
             extra: dict[str, Any] = {"state_errors": self.state_errors[loops]}
@@ -98,9 +112,9 @@ class LoweringVerdict:
             if self.largest_fp16.get(loops):
                 extra["largest_fp16"] = self.largest_fp16[loops]
             by_loops[str(loops)] = distance.to_dict() | extra
-        return Verdict(
-            passed=self.passed, by_loops=by_loops, budget=self.budget, note="; ".join([*self.failures, *self.notes])
-        )
+        passed = self.right_function and set(self.too_costly) <= set(closed)
+        lines = [*self.notes] if passed else [*self.failures, *self.notes]
+        return Verdict(passed=passed, by_loops=by_loops, budget=self.budget, note="; ".join(lines))
 
 
 def lowering_gate(
@@ -241,22 +255,20 @@ class _Gate:
 
     def verdict(self) -> LoweringVerdict:
         """What came of it."""
-        failures = [*self.wrong, *(line for count in self.loops for line in self.costly[count])]
+        wrong = list(self.wrong)
         if overflowing := [count for count in self.loops if self.largest.get(count, 0.0) > LARGEST_FP16]:
-            failures.insert(0, _overflow(overflowing[0], self.largest, self.places, self.compute))
+            wrong.insert(0, _overflow(overflowing[0], self.largest, self.places, self.compute))
         return LoweringVerdict(
-            passed=not failures,
             by_loops={count: one.distance for count, one in self.by_loops.items()},
             state_errors={count: list(one.state_mean.values()) for count, one in self.by_loops.items()},
             greedy_equal=self.greedy,
             budget=self.budget,
-            failures=failures,
+            wrong=wrong,
+            too_costly={count: self.costly[count] for count in self.loops if self.costly[count]},
             largest_fp16=self.largest,
             function=self.worst,
             notes=self.notes,
             allowed=self.allowed,
-            closed={count for count in self.loops if self.costly[count]},
-            right_function=not self.wrong and not overflowing,
         )
 
     def _judge(

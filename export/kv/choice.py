@@ -9,7 +9,7 @@ policy kept. So windows are given as a prompt and then token by token, under eac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -46,11 +46,34 @@ class PolicyCost:
 
 @dataclass(frozen=True)
 class PolicyChoice:
-    """The policy to use, what was measured, and at which loop count."""
+    """The policies that may be used, smallest first, what was measured, and at which loop count.
 
-    policy: str
+    `failed` are smaller ones whose artifact did not pass its gates.
+    """
+
+    fitting: tuple[str, ...]
     loops: int
     measured: dict[str, PolicyCost]
+    failed: tuple[str, ...] = ()
+
+    @property
+    def policy(self) -> str:
+        """The one to use."""
+        return self.fitting[0]
+
+    @property
+    def note(self) -> str:
+        """What failed, in a line; empty where nothing did."""
+        if not self.failed:
+            return ""
+        named = " and ".join(self.failed)
+        return f"the gates failed with the cache policy {named}, which is smaller, so {self.policy} was taken"
+
+    def next(self) -> PolicyChoice | None:
+        """The choice after the first policy failed; None if it was the last one."""
+        if len(self.fitting) == 1:
+            return None
+        return replace(self, fitting=self.fitting[1:], failed=(*self.failed, self.policy))
 
 
 def choose_policy(model: Parcae, windows: Tensor, max_loops: int, context: int, item: int = 4) -> PolicyChoice:
@@ -67,7 +90,8 @@ def choose_policy(model: Parcae, windows: Tensor, max_loops: int, context: int, 
         per_token = geometry.bytes_per_token(loops, item)
         measured[policy] = PolicyCost(compare(full, logits), per_token, per_token * context)
     fitting = [policy for policy, cost in measured.items() if cost.distance.kl_mean < MOST_KL]
-    return PolicyChoice(min(fitting, key=lambda policy: measured[policy].bytes_per_token), loops, measured)
+    fitting.sort(key=lambda policy: measured[policy].bytes_per_token)
+    return PolicyChoice(tuple(fitting), loops, measured)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ def print_outcome(console: Console, path: Path, manifest: Manifest, problems: li
     """Lines that need no knowledge of the pipeline. The first problem is left to the error that follows."""
     subject = Subject(manifest)
     counts = (
-        f"T = 1 to {manifest.max_loops} times, as you choose"
+        f"T = {manifest.min_loops} to {manifest.max_loops} times, as you choose"
         if manifest.loops == "dynamic"
         else f"T = {manifest.loops} times"
     )
@@ -43,6 +43,10 @@ def print_outcome(console: Console, path: Path, manifest: Manifest, problems: li
     ]
     for name, words in rows:
         console.print(Text.assemble(f"  {name:<8}", words), soft_wrap=True)
+    for count, why in sorted(manifest.closed.items(), key=lambda item: int(item[0])):
+        console.print(Text.assemble("  ", ("closed", "yellow"), f"  T={count}: {why}"), soft_wrap=True)
+    if manifest.kv.note:
+        console.print(f"  cache   {manifest.kv.note}", soft_wrap=True)
     for problem in problems[1:]:
         console.print(Text.assemble("  also    ", ("FAILED", FAILED), f" {problem}"), soft_wrap=True)
     if problems:

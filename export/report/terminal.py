@@ -24,7 +24,8 @@ def print_artifact(console: Console, path: str, manifest: Manifest, problems: li
     """One artifact: what it is, what it weighs, what was proven about it."""
     total = sum(entry.bytes for entry in manifest.files.values())
     console.print(Text.assemble((path, "bold"), f"  {megabytes(total)}"), soft_wrap=True)
-    loops = f"T=1..{manifest.max_loops}, chosen at run time" if manifest.loops == "dynamic" else f"T={manifest.loops}"
+    span = f"T={manifest.min_loops}..{manifest.max_loops}, chosen at run time"
+    loops = span if manifest.loops == "dynamic" else f"T={manifest.loops}"
     if manifest.graphs:
         loops = ", ".join(f"T={count} ({name})" for count, name in manifest.graphs.items()) + ", one weights file"
     console.print(
@@ -56,6 +57,10 @@ def print_artifact(console: Console, path: str, manifest: Manifest, problems: li
         console.print(Text.assemble(f"  {name} gate: ", _outcome(verdict), own))
         if verdict.passed and verdict.note:
             console.print(Text(f"    {verdict.note}"))
+    for count, why in sorted(manifest.closed.items(), key=lambda item: int(item[0])):
+        console.print(Text.assemble("  ", ("closed", "yellow"), f" T={count}: {why}"))
+    if manifest.kv.note:
+        console.print(f"  {manifest.kv.note}")
     if manifest.reference is not None:
         reference = manifest.reference
         worst = max((d["max_abs"] or 0.0 for d in reference.distance.values()), default=0.0)

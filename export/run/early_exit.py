@@ -10,7 +10,7 @@ run (3.4 loops: 4 loops for four tokens of ten, 3 for the others), which a host 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,6 +45,11 @@ class Reader(Protocol):
         """Without padding."""
         ...
 
+    @property
+    def least(self) -> int:
+        """The fewest loops that it may run."""
+        ...
+
     def read(self, windows: Tensor, prompt_loops: int, loops: int, threshold: float) -> Decoded:
         """Give `PROMPT` tokens of each (n, length) window at once at `prompt_loops`, then the others one by one."""
         ...
@@ -60,6 +65,10 @@ class EagerReader:
     @property
     def vocab_size(self) -> int:
         return self.model.config.vocab_size
+
+    @property
+    def least(self) -> int:
+        return 1
 
     @torch.no_grad()
     def read(self, windows: Tensor, prompt_loops: int, loops: int, threshold: float) -> Decoded:
@@ -83,6 +92,10 @@ class HostReader:
     @property
     def vocab_size(self) -> int:
         return self.host.geometry.vocab_size
+
+    @property
+    def least(self) -> int:
+        return self.host.geometry.min_loops
 
     def read(self, windows: Tensor, prompt_loops: int, loops: int, threshold: float) -> Decoded:
         logits, used = [], []
@@ -118,7 +131,7 @@ class ExitRow:
 
 @dataclass(frozen=True)
 class ExitTable:
-    """Fixed loop counts from 1 to `loops`, and early exit out of `loops`, fewest loops first."""
+    """Fixed loop counts up to `loops`, and early exit out of `loops`, fewest loops first."""
 
     loops: int
     positions: int
@@ -157,7 +170,7 @@ def measure_exit(
     prompt_at_all: bool = True,
     progress: Callable[[str], None] = lambda line: None,
 ) -> ExitTable:
-    """Decode (n, length) held-out ids at every fixed loop count up to `loops` and with every threshold.
+    """Decode (n, length) held-out ids at every fixed loop count that may run up to `loops` and with every threshold.
 
     Prompts run all `loops` (as they do under early exit), or, with `prompt_at_all` False, the fixed count as well.
     """
@@ -167,23 +180,24 @@ def measure_exit(
     def against(logits: Tensor) -> Distance:
         return compare(every, logits, keep=reader.vocab_size)
 
-    costs: list[Distance] = []
-    for count in range(1, loops + 1):
+    costs: dict[int, Distance] = {}
+    for count in range(reader.least, loops + 1):
         progress(f"{count} loops")
         read = reader.read(windows, loops if prompt_at_all else count, count, 0.0)
-        costs.append(against(read.logits))
+        costs[count] = against(read.logits)
     rows = []
     for threshold in thresholds:
         progress(f"threshold {threshold:g}")
         read = reader.read(windows, loops, loops, threshold)
         average = float(read.loops.double().mean())
         rows.append(ExitRow(threshold, average, against(read.logits), _between(costs, average)))
-    fixed = [ExitRow(0.0, float(count), cost, cost.kl_mean) for count, cost in enumerate(costs, 1)]
-    return ExitTable(loops, costs[0].positions, fixed, sorted(rows, key=lambda row: row.average_loops))
+    fixed = [ExitRow(0.0, float(count), cost, cost.kl_mean) for count, cost in costs.items()]
+    return ExitTable(loops, costs[loops].positions, fixed, sorted(rows, key=lambda row: row.average_loops))
 
 
-def _between(costs: Sequence[Distance], average: float) -> float:
+def _between(costs: Mapping[int, Distance], average: float) -> float:
     """KL of running floor(average) or one loop more, as often as the average says."""
-    low = min(int(average), len(costs) - 1)
+    low = int(average)
+    high = min(low + 1, max(costs))
     share = average - low
-    return (1 - share) * costs[low - 1].kl_mean + share * costs[low].kl_mean
+    return (1 - share) * costs[low].kl_mean + share * costs[high].kl_mean

@@ -53,7 +53,11 @@ class Session:
             return asked or built
         if asked is None:
             return min(self.manifest.trained_loops, self.manifest.max_loops)
-        check_loops(asked, self.manifest.max_loops)
+        why = self.manifest.closed.get(str(asked))
+        if why is not None:
+            least, most = self.manifest.min_loops, self.manifest.max_loops
+            raise UsageError(f"--loops {asked} is closed ({why}); this artifact runs {least} to {most}")
+        check_loops(asked, self.manifest.max_loops, self.manifest.min_loops)
         return asked
 
     def warnings(self, loops: int) -> list[str]:

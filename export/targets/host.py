@@ -35,6 +35,7 @@ class CacheGeometry:
     state_width: int
     vocab_size: int
     padded_vocab_size: int  # rows of the token table, columns of the logits
+    min_loops: int = 1  # fewer failed the gates
 
     @classmethod
     def of(
@@ -66,12 +67,13 @@ class CacheGeometry:
             layers=stated.layers,
             heads=stated.heads,
             head_size=stated.head_size,
-            slots=policy_slots(manifest.kv.policy, manifest.max_loops),
+            slots=manifest.kv.slots or policy_slots(manifest.kv.policy, manifest.max_loops),
             context=manifest.kv.context,
             max_loops=manifest.max_loops,
             state_width=stated.state_width,
             vocab_size=stated.vocab_size,
             padded_vocab_size=stated.padded_vocab_size,
+            min_loops=manifest.min_loops,
         )
 
     def shape(self, stage: str) -> tuple[int, int, int, int, int]:
@@ -221,6 +223,15 @@ class Host:
         """The cache slot of a loop."""
         return min(loop, self.geometry.slots - 1) if stage == "core_block" else 0
 
+    def may_leave(self, chunk: Chunk, loop: int, before: np.ndarray, after: np.ndarray) -> bool:
+        """Whether a chunk leaves the loop after `loop` (from 1), whose states are (1, chunk, width).
+
+        Never before the least loop count that may run.
+        """
+        if not chunk.exit_threshold or loop < self.geometry.min_loops:
+            return False
+        return self.converged(before, after, chunk.exit_threshold)
+
     @staticmethod
     def converged(before: np.ndarray, after: np.ndarray, threshold: float) -> bool:
         """Whether no token's state (1, chunk, width) changed by `threshold` of its norm or more."""
@@ -229,7 +240,7 @@ class Host:
 
     def _check(self, chunk: Chunk) -> None:
         """Raise `UsageError` or `PromptTooLongError` for a chunk that this artifact cannot take."""
-        check_loops(chunk.loops, self.geometry.max_loops)
+        check_loops(chunk.loops, self.geometry.max_loops, self.geometry.min_loops)
         if not chunk.length:
             raise UsageError("the chunk is empty; give at least one token")
         if chunk.total > self.geometry.context:

@@ -60,6 +60,16 @@ def test_c_coda_and_head_are_summed_over_the_exits(small: Callable[..., Parcae])
     assert torch.allclose(found, states[1].T @ states[1] + states[3].T @ states[3], rtol=1e-4, atol=1e-3)
 
 
+def test_loop_counts_weigh_as_often_as_they_are_used(small: Callable[..., Parcae]) -> None:
+    model = small()
+    by_loop = core_inputs(model, 3)
+    found = collect_hessians(model, IDS, [FC, "transformer.C.weight"], weights={1: 2, 3: 5})
+    assert torch.allclose(found[FC], 7 * by_loop[0] + 5 * by_loop[1] + 5 * by_loop[2], rtol=1e-4, atol=1e-2)
+    states = [state.flatten(0, 1) for state in model.states(IDS, 3)]
+    exits = 2 * states[0].T @ states[0] + 5 * states[2].T @ states[2]
+    assert torch.allclose(found["transformer.C.weight"], exits, rtol=1e-4, atol=1e-2)
+
+
 def test_a_tied_table_has_the_moments_of_the_heads_input(small: Callable[..., Parcae]) -> None:
     model, seen = small(), []
     handle = model.lm_head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].flatten(0, 1)))

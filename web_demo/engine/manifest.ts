@@ -338,6 +338,7 @@ function checkFit(manifest: Manifest): void {
   if (loops.min > loops.max || loops.built.some((built) => built < loops.min || built > loops.max)) {
     fail("loops", "min, max and built do not fit together");
   }
+  if (loops.early_exit && loops.exit_from < loops.min) fail("loops", "exit_from is below min");
   const wanted = loops.form === "stages" ? [...STAGES] : loops.built.length ? loops.built.map(String) : ["model"];
   if (Object.keys(manifest.graphs).sort().join() !== wanted.sort().join()) {
     fail("graphs", `${loops.form} needs ${wanted.join(", ")}`);

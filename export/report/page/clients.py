@@ -22,7 +22,7 @@ class Client:
 
 def clients(manifest: Manifest) -> list[Client]:
     """The clients of an artifact, its own command first."""
-    loops = manifest.trained_loops if manifest.loops == "dynamic" else manifest.loops
+    loops = min(manifest.trained_loops, manifest.max_loops) if manifest.loops == "dynamic" else manifest.loops
     own = [
         Client("parcae-export", f"parcae-export verify {manifest.artifact}", "sh", "files, poles and self-test"),
         Client("parcae-export", f'parcae-export generate {manifest.artifact} --loops {loops} --prompt "import "', "sh"),

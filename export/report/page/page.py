@@ -99,6 +99,10 @@ def verdict_lines(subject: Subject) -> list[Line]:
             "It would have caught a recipe or an algorithm that loses too much, at any loop count that was judged",
         ),
         _certificate(manifest),
+        *(
+            Line("closed:", "closed", f"T={count} may not run", f"{why}.")
+            for count, why in sorted(manifest.closed.items(), key=lambda item: int(item[0]))
+        ),
     ]
 
 

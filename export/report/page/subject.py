@@ -54,7 +54,9 @@ class Subject:
     @property
     def loops(self) -> str:
         manifest = self.manifest
-        return f"1 to {manifest.max_loops}, chosen at run time" if manifest.loops == "dynamic" else str(manifest.loops)
+        if manifest.loops != "dynamic":
+            return str(manifest.loops)
+        return f"{manifest.min_loops} to {manifest.max_loops}, chosen at run time"
 
     @property
     def total_bytes(self) -> int:

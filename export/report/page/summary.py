@@ -15,6 +15,10 @@ from parcae_mobile.manifest import Manifest, Verdict
 
 WORDS = (
     ("T, loops", "How often the recurrent block is run for each token: more loops, more work, the same weights."),
+    (
+        "closed",
+        "A loop count at which the artifact failed its gates while the trained one passed: hosts and apps refuse it.",
+    ),
     ("KL", "How far two sets of next-token probabilities are apart, in nats; 0 means equal."),
     ("top-1", "How often the likeliest next token is the same one."),
     ("perplexity ratio", "How much worse a text is predicted than by the fp32 model; 1 is as good."),

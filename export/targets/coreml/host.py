@@ -128,7 +128,7 @@ class CoreMLHost(Host):
             slot, before = _scalar(first + layers * self.slot_of("core_block", loop)), state
             state = self._predict("recur" + suffix, {"state": state, **hoisted, **at, "slot": slot})["next_state"]
             states.append(state[:, :length])
-            if chunk.exit_threshold and self.converged(before[:, :length], states[-1], chunk.exit_threshold):
+            if self.may_leave(chunk, loop + 1, before[:, :length], states[-1]):
                 break
         logits = self._predict("coda" + suffix, {"state": state, "input_ids": tokens, **at})["logits"]
         return logits[0, :length], states

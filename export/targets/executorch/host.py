@@ -125,7 +125,7 @@ class ExecutorchHost(Host):
         super()._check(chunk)
         if not self.dynamic and chunk.loops != self.geometry.max_loops:
             raise UsageError(f"loops = {chunk.loops}: this artifact is built for {self.geometry.max_loops}")
-        apart = self.geometry.slots == self.geometry.max_loops > 1
+        apart = self.geometry.slots >= self.geometry.max_loops > 1
         if chunk.exit_threshold and (apart or not self.dynamic):
             raise UsageError(
                 "early exit with ExecuTorch needs a dynamic artifact whose loops share a cache slot; "
@@ -183,9 +183,8 @@ class ExecutorchHost(Host):
             slot, before = torch.tensor([self.slot_of("core_block", loop)]), state
             (state,) = self._call("recur", state, injected, past, slot, *values)
             states.append(state.numpy())
-            # Every slot must be written before a token may leave.
-            may_leave = chunk.exit_threshold and loop + 1 >= self.geometry.slots
-            if may_leave and self.converged(before.numpy(), states[-1], chunk.exit_threshold):
+            every_slot_is_written = loop + 1 >= self.geometry.slots
+            if every_slot_is_written and self.may_leave(chunk, loop + 1, before.numpy(), states[-1]):
                 break
         chosen = torch.tensor(positions or [ids.shape[1] - 1])
         return self._call("coda", state, ids, past, chosen)[0], states

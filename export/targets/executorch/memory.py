@@ -60,8 +60,8 @@ def measure(path: Path, loops: int, weight_cache: bool = False, tokens: int = 4)
 
 
 def report(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
-    """Resident memory of an artifact, one row for each process: of the dynamic form at one loop and at all of them, of
-    the unrolled one without and with XNNPACK's weight cache.
+    """Resident memory of an artifact, one row for each process: of the dynamic form at the fewest and the most loops,
+    of the unrolled one without and with XNNPACK's weight cache.
 
     `peak` is in bytes above the empty process, loading and four single tokens; `caches` of them are keys and values,
     which the runtime allocates for the whole context. Empty where the system does not tell resident memory.
@@ -69,7 +69,7 @@ def report(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
     if not _STATUS.exists():
         return []
     geometry = CacheGeometry.from_manifest(manifest)
-    wanted = [(1, False), (manifest.max_loops, False)]
+    wanted = [(manifest.min_loops, False), (manifest.max_loops, False)]
     if manifest.loop_form == "unrolled":
         wanted = [(manifest.max_loops, False), (manifest.max_loops, True)]
     rows = []
@@ -80,7 +80,7 @@ def report(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
                 "loops": loops,
                 "weight_cache": weight_cache,
                 "peak": after["run"]["VmHWM"],
-                "caches": geometry.bytes_per_token(geometry.max_loops) * geometry.context,
+                "caches": geometry.bytes_per_token(geometry.slots) * geometry.context,
             }
         )
     return rows

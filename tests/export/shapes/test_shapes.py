@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from export import pipeline
+from export import prepare
 from export.job import default_computes, shape_of
 from export.targets.executorch.shapes import linear_refusal
 from export.targets.onnx.shapes import block_columns, head_sizes, padded_head
@@ -91,7 +91,7 @@ def test_the_table_has_a_row_for_every_target_flavour_and_form(small: Small) -> 
 def test_the_command_refuses_before_it_quantizes(
     cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "quantize_with", lambda *given, **more: pytest.fail("work was done"))
+    monkeypatch.setattr(prepare, "quantize_with", lambda *given, **more: pytest.fail("work was done"))
     ran = cli(
         "--model", SHAPES / "tiny-context", "--target", "executorch", "--quant", "fp32", "--out", tmp_path / "out"
     )

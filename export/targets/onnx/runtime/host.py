@@ -140,7 +140,7 @@ class OnnxHost(Host):
             self._stage(work, "recur", self.slot_of("core_block", loop), loop % 2).run(last and chunk.is_prompt)
             if chunk.on_state is not None:
                 chunk.on_state(loop, after.copy())
-            if chunk.exit_threshold and self.converged(before, after, chunk.exit_threshold):
+            if self.may_leave(chunk, loop + 1, before, after):
                 self.loops_used = loop + 1
                 break
         self._stage(work, "coda", turn=self.loops_used % 2).run(give_back=chunk.is_prompt)

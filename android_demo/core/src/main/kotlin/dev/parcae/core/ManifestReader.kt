@@ -84,6 +84,7 @@ private fun loopsOf(fields: Fields): LoopRange {
     if (found.min > found.max || found.built.any { it !in found.min..found.max }) {
         fields.refuse("built", "does not fit min and max")
     }
+    if (found.earlyExit && found.exitFrom < found.min) fields.refuse("exit_from", "is below min")
     return found
 }
 
