@@ -1,6 +1,6 @@
 """Learned rounding: integers, scales and norm gains trained against the fp32 model's logits through the unrolled loop.
 
-    learning = Learning(steps=200, first_token=tokenizer.bos)
+    learning = Learning(steps=300, first_token=tokenizer.bos)
     quantized = learn(model, quantized, windows, learning, seed=0)
 
 It starts from GPTQ's integers. Each step draws windows of calibration text and of text that the fp32 model writes, and

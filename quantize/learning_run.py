@@ -1,6 +1,6 @@
 """The steps of learned rounding: draw text and a loop count, lower the KL, judge now and then, keep the best.
 
-    run = Run(teacher, student, windows, held_out, Learning(steps=200), loops=(2, 5), seed=0)
+    run = Run(teacher, student, windows, held_out, Learning(steps=300), loops=(2, 5), seed=0)
     run.resume(key)                                        # goes on from the state file, if there is one
     for done, total, line in run.steps(): ...
     quantized = run.best()
@@ -31,11 +31,11 @@ from .learning_state import Counters, State
 from .selfwritten import SelfWritten
 from .student import Student
 
-STEPS = 200
+STEPS = 300
 WINDOWS_PER_STEP = 4
 HELD_BACK = 16  # windows of the calibration text that judge
 JUDGEMENTS = 8  # how often they do
-ROUNDING_RATE, RATE = 0.003, 2e-3  # of Adam: on latents, in steps of their integers; on log scales and on gains
+ROUNDING_RATE, RATE = 0.005, 2e-3  # of Adam: on latents, in steps of their integers; on log scales and on gains
 WARM_UP = 10  # steps
 WRITTEN = 0.7  # share of the windows that the model writes itself
 PARTS = frozenset(("rounding", "scales", "gains"))
