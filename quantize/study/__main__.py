@@ -85,20 +85,20 @@ def _measure(name: str, folder: Path, benches: dict[Path, Bench], writes: bool) 
     if name == "shapes":
         return shape_bytes()
     if name in OTHER_MODELS:
-        folder, measure = OTHER_MODELS[name]
+        folder = OTHER_MODELS[name][0]
         if not (folder / "model.safetensors").exists():
             return None
-    else:
-        measure = MEASUREMENTS[name]
     if folder not in benches:
         benches[folder] = Bench.open(folder)
+    if name in OTHER_MODELS:
+        return OTHER_MODELS[name][1](benches[folder])
     if name == "front":
         return front(benches[folder])
     if name == "learned":
         return learned(benches[folder], folder)
     if name == "recipes":
         return recipes(benches[folder], PLOT if writes else None)
-    return measure(benches[folder])
+    return MEASUREMENTS[name](benches[folder])
 
 
 def _report(name: str, done: int, total: int) -> None:

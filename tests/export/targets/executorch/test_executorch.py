@@ -281,7 +281,7 @@ def test_hosts_refuse_what_their_file_cannot_do(artifact: Callable[..., Artifact
     dynamic.reset()
     dynamic.run([1], 3)
     (tmp_path / "no.pte").write_bytes(b"no program" * 9)
-    with pytest.raises(InputError, match="does not load"):
+    with pytest.raises(InputError, match="not an ExecuTorch program with segments"):
         ExecutorchHost(tmp_path / "no.pte", static.geometry)
     with pytest.raises(InputError, match="not an ExecuTorch program"):
         PteFile(b"no program" * 9)
