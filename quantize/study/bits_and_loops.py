@@ -47,12 +47,13 @@ LEARNED = ("int4", "int4-small")  # the recipes that are learned too; the others
 
 
 INTRODUCTION = """\
-Does the error of rounded weights grow with the number of loops? Not on models whose loop settles: it is greatest at
-T=1, falls until the loop has settled, and stays. On a loop that settles slowly it grows again with T, by less than its poles
-allow. KL and top-1 are against the fp32 model at the same T, on 8 windows of 256 held-out tokens that no choice of a
-recipe looked at; cloze is how often the token that follows in the text is likelier than nine others. Made by
-`python -m quantize.study.bits_and_loops`, which says more about both. An error made at each loop by a map that shrinks
-distances by r adds up to (1 - r^T) / (1 - r) times itself: the last table compares that with what was measured."""
+Does the error of rounded weights grow with the number of loops? Not on models whose loop settles: it is
+greatest at T=1, falls until the loop has settled, and stays. On a loop that settles slowly it grows again with
+T, by less than its poles allow. KL and top-1 are against the fp32 model at the same T, on 8 windows of 256
+held-out tokens that no choice of a recipe looked at; cloze is how often the token that follows in the text is
+likelier than nine others. Made by `python -m quantize.study.bits_and_loops`, which says more about both. An
+error made at each loop by a map that shrinks distances by r adds up to (1 - r^T) / (1 - r) times itself: the
+last table compares that with what was measured."""
 
 
 @dataclass(frozen=True)
