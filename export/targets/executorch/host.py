@@ -74,7 +74,11 @@ def load_module(path: Path, threads: int = 0) -> Any:
     """
     size = check_regular(path, InputError)
     with path.open("rb") as file:
-        check_extent(file.read(HEADER_AT + HEADER.size), size)
+        start = file.read(HEADER_AT + HEADER.size)
+    try:
+        check_extent(start, size)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     load_kernels()
     set_threads(threads)
     try:

@@ -29,7 +29,7 @@ def test_the_module_that_is_exported_computes_the_eager_model(mini_model: Parcae
 
 def test_a_file_that_is_no_program_is_named(tmp_path: Path) -> None:
     (tmp_path / "no.pte").write_bytes(b"no program" * 9)
-    with pytest.raises(InputError, match="no.pte: the ExecuTorch runtime does not load it"):
+    with pytest.raises(InputError, match="no.pte: not an ExecuTorch program"):
         NaivePte(tmp_path / "no.pte")
 
 

@@ -272,7 +272,7 @@ def test_the_embedded_model_exports_by_default(cli: Cli, tmp_path: Path) -> None
     assert ran.code == 0, ran.err
 
 
-@pytest.mark.parametrize("form", ["stages", "scan"])
+@pytest.mark.parametrize("form", ["stages", pytest.param("scan", marks=pytest.mark.acceptance)])
 def test_two_processes_and_two_folders_give_identical_bytes(mini: Path, text: Path, tmp_path: Path, form: str) -> None:
     made = []
     verify = ["--text", str(text)] if form == "stages" else ["--no-verify"]

@@ -149,7 +149,8 @@ def hash_of(path: Path) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()
 
 
-@pytest.mark.parametrize("form", ["unrolled", pytest.param("stages", marks=pytest.mark.acceptance)])
+@pytest.mark.acceptance
+@pytest.mark.parametrize("form", ["unrolled", "stages"])
 def test_another_process_writes_the_same_bytes(
     mini: Path, quantized: Quantize, write: Write, tmp_path: Path, form: str
 ) -> None:

@@ -72,6 +72,7 @@ def test_too_little_delegation_fails_the_gate_and_publishes_nothing(
     assert "XNNPACK takes 94.0% of the multiply-accumulates of forward, 95% are needed" in ran.line
 
 
+@pytest.mark.acceptance
 def test_another_process_and_folder_give_the_same_bytes(
     shared: tuple[Path, Manifest, dict[str, Any]], mini: Path, tmp_path: Path
 ) -> None:
@@ -153,6 +154,6 @@ def test_early_exit_needs_slots_that_loops_share(
     mini_model: Parcae, shared: tuple[Path, Manifest, dict[str, Any]]
 ) -> None:
     folder, manifest, _ = shared
-    full = manifest.model_copy(update={"kv": manifest.kv.model_copy(update={"policy": "full"})})
+    full = manifest.model_copy(update={"kv": manifest.kv.model_copy(update={"policy": "full", "slots": LOOPS})})
     with pytest.raises(UsageError, match="share a cache slot; export with --kv shared"):
         open_host(folder, full, 1).run([1], 2, exit_threshold=0.1)

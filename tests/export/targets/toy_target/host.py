@@ -37,5 +37,10 @@ class ToyHost(Host):
         return rows
 
 
+def rewrite(folder: Path, to: Path) -> str | None:
+    """No tool rewrites its artifacts."""
+    return None
+
+
 def open_host(folder: Path, manifest: Manifest, threads: int = 0) -> ToyHost:
     return ToyHost(folder, CacheGeometry.from_manifest(manifest))
