@@ -7,7 +7,7 @@
 ## make web-demo       serve the web demo at http://localhost:4173
 ## make acceptance     the full matrix of targets, forms, loop counts and presets
 ## make shapes         300 random models on every target: verified, or refused by name
-## make soak         fuzz the readers of files, and look for growth in generations, exports and hosts: hours
+## make soak           fuzz the readers of files, and look for growth in generations, exports and hosts: hours
 ## make mutants        every fault of docs/mutants.md on every target, form and preset: caught by which check
 ## make bench          bytes, memory and speed of the 140M shape
 ## make app-kit        write the vectors and schemas that every app passes

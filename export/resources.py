@@ -3,8 +3,8 @@
     needs = estimate(config, recipe, {"onnx"}, artifacts=1)
     check(needs, Path("dist"))                         # raises ResourceError before a weight is read
 
-The estimate is so many times the model in fp32, by target, as measured on a released shape (docs/trust.md); what is
-measured there lies below it. An export that cannot fit would be killed after minutes, with nothing to show.
+The estimate is so many times the model in fp32, by the target's row, as measured on a released shape (docs/trust.md);
+what is measured there lies below it. An export that cannot fit would be killed after minutes, with nothing to show.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 
 from export.request import ExportRequest
 from export.source import config_of
+from export.targets.registry import find_target
 from parcae_mobile.config import ParcaeConfig
 from parcae_mobile.errors import ResourceError
 from parcae_mobile.model import Parcae
@@ -28,8 +29,6 @@ from quantize.planning import plan_table, total_bytes
 from quantize.recipe import Recipe, RecipeError
 
 GIGABYTE = 1e9
-LIBRARIES = {"onnx": 600_000_000, "executorch": 1_100_000_000, "coreml": 1_100_000_000}  # bytes before any model
-COPIES = {"onnx": 4.5, "executorch": 6.0, "coreml": 6.0}  # of the fp32 model, at the peak
 BESIDE = 20_000_000  # bytes of an artifact that are no weights: graphs, report, tokenizer, self-test
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -68,10 +67,10 @@ def estimate(config: ParcaeConfig, recipe: Recipe, targets: Collection[str], art
     with torch.device("meta"):
         model = Parcae(config)
     floats = 4 * sum(parameter.numel() for parameter in model.parameters())
-    memory = max((LIBRARIES[name] + COPIES[name] * floats for name in targets if name in COPIES), default=0)
+    rows = [find_target(name) for name in targets]
+    memory = max(row.library_bytes + row.peak_copies * floats for row in rows)
     stored = total_bytes(plan_table(recipe, model)) + BESIDE
-    writes_twice = any(name != "onnx" for name in targets)  # converters write their file, and it is copied
-    return Needs(int(memory), stored * artifacts, stored if writes_twice else 0)
+    return Needs(int(memory), stored * artifacts, stored if any(row.writes_twice for row in rows) else 0)
 
 
 def check(needs: Needs, out: Path) -> None:

@@ -7,6 +7,12 @@ leaves with the class's `exit_code`: 2 usage, 3 bad input, 4 a gate or budget fa
 from __future__ import annotations
 
 
+def reason_of(error: BaseException) -> str:
+    """The first line of what a library said, at most 200 characters of it; the error's type where it said nothing."""
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines and lines[0] else type(error).__name__
+
+
 class ParcaeError(Exception):
     """Base of all errors that are reported to the user as one line."""
 

@@ -27,7 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .arrays import DAMAGED, read_arrays
 from .atomic import writing
-from .errors import CheckpointError, ReferenceMismatchError, ToolMissingError, UsageError
+from .errors import CheckpointError, ReferenceMismatchError, ToolMissingError, UsageError, reason_of
 from .json_file import parse
 from .loops import LOOPS
 from .model import Parcae
@@ -196,7 +196,7 @@ def load_reference(path: Path) -> Reference:
         altered = reference.sha256 != stated
     except DAMAGED as error:
         raise CheckpointError(
-            f"{path}: not a readable reference ({_reason(error)}); make it again with parcae-export reference"
+            f"{path}: not a readable reference ({reason_of(error)}); make it again with parcae-export reference"
         ) from None
     if altered:
         raise ReferenceMismatchError(f"{path}: altered, its content does not match its checksum; make it again")
@@ -214,10 +214,6 @@ def _check_shapes(arrays: dict[str, np.ndarray], counts: list[int]) -> None:
             raise ValueError(f"logits_{count} is {logits.dtype} {logits.shape}")
         if chosen.ndim != 1 or chosen.dtype.kind != "i":
             raise ValueError(f"greedy_{count} is {chosen.dtype} {chosen.shape}")
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def check_same_subject(reference: Reference, model: Parcae, text: TokenText | None = None) -> None:

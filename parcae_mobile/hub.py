@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import CheckpointError, ToolMissingError
+from .errors import CheckpointError, ToolMissingError, reason_of
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -30,5 +30,5 @@ def download(hub_id: str, revision: str | None, patterns: Sequence[str]) -> Path
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(patterns)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RequestException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{hub_id}: no such folder, and the hub did not deliver it ({reason})") from None
+        said = reason_of(error)
+        raise CheckpointError(f"{hub_id}: no such folder, and the hub did not deliver it ({said})") from None

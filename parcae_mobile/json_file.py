@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, reason_of
 from .given_file import read_text
 
 
@@ -22,7 +22,7 @@ def read_object(path: Path, error: type[InputError]) -> dict[str, Any]:
     try:
         values = parse(text)
     except (ValueError, RecursionError) as problem:  # ValueError: no JSON, a name twice, or a number too long
-        raise error(f"{path}: not readable as JSON ({_first_line(problem)}); copy or save it again") from None
+        raise error(f"{path}: not readable as JSON ({reason_of(problem)}); copy or save it again") from None
     if not isinstance(values, dict):
         raise error(f"{path}: holds a {type(values).__name__}, not an object of named values")
     return values
@@ -40,8 +40,3 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the name {name[:60]!r} stands twice in one object")
         values[name] = value
     return values
-
-
-def _first_line(problem: Exception) -> str:
-    text = str(problem)
-    return text.splitlines()[0] if text else type(problem).__name__

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, reason_of
 from .given_file import check_regular
 from .json_file import parse
 
@@ -29,8 +29,7 @@ def read_shapes(path: Path, error: type[InputError]) -> dict[str, tuple[int, ...
                 raise error(f"{path}: not a readable safetensors file (a header of {length} bytes); copy it again")
             header = parse(file.read(length).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as problem:
-        reason = str(problem).splitlines()[0][:200] or "damaged header"
-        raise error(f"{path}: not a readable safetensors file ({reason}); copy it again") from None
+        raise error(f"{path}: not a readable safetensors file ({reason_of(problem)}); copy it again") from None
     if not isinstance(header, dict):
         raise error(f"{path}: not a readable safetensors file (its header is no object); copy it again")
     header.pop("__metadata__", None)

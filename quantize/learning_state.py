@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from parcae_mobile.errors import InputError
+from parcae_mobile.errors import InputError, reason_of
 from parcae_mobile.tensor_file import read_shapes
 
 DAMAGED = (SafetensorError, OSError, LookupError, ValueError, TypeError, RuntimeError, MemoryError)
@@ -91,9 +91,8 @@ class State:
                 tensors = {name: file.get_tensor(name) for name in shapes}
             torch.Generator().set_state(tensors["generator"])
         except (_NoStateError, *DAMAGED) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
-                f"{path}: not a state of learned rounding ({reason}); give --learn-state a new file"
+                f"{path}: not a state of learned rounding ({reason_of(error)}); give --learn-state a new file"
             ) from None
         return cls(key, counters, tensors, curve)
 

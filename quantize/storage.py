@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from parcae_mobile.errors import CheckpointError, TensorShapeError, UnexpectedTensorError
+from parcae_mobile.errors import CheckpointError, TensorShapeError, UnexpectedTensorError, reason_of
 from parcae_mobile.model import Parcae
 from parcae_mobile.tensor_file import check_room, read_shapes
 
@@ -73,8 +73,7 @@ def load_quantized(model: Parcae, path: Path, recipe: Recipe) -> QuantizedModel:
         palettes = {name: PaletteTensor.from_tensors(name, parts) for name in tables}
         values = {name: parts[f"{name}.float"] for name in floats}
     except (SafetensorError, OSError, LookupError, ValueError, TypeError, RuntimeError, MemoryError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a file of quantized tensors ({reason}); write it again") from None
+        raise CheckpointError(f"{path}: not a file of quantized tensors ({reason_of(error)}); write it again") from None
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     found: dict[str, tuple[int, ...]] = {name: tensor.shape for name, tensor in tensors.items()}
     found |= {name: palette.shape for name, palette in palettes.items()}

@@ -69,7 +69,8 @@ class Rewritten:
 class LoweringVerdict:
     """The gate's result by loop count. `function` holds the worst of each measure, where it was a question apart.
 
-    `wrong` says what shows a wrong function, `too_costly` at which loop counts rounding alone exceeds its budget.
+    `wrong` says what shows a wrong function, `too_costly` at which loop counts rounding alone exceeds its budget,
+    `allowed` which bounds the model's own rounding noise widened.
     """
 
     by_loops: dict[int, Distance]
@@ -81,9 +82,7 @@ class LoweringVerdict:
     largest_fp16: dict[int, float] = field(default_factory=dict)  # so far, where the host sees intermediate results
     function: dict[int, dict[str, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    allowed: dict[int, dict[str, float]] = field(
-        default_factory=dict
-    )  # where the model's own rounding noise widened it
+    allowed: dict[int, dict[str, float]] = field(default_factory=dict)
 
     @property
     def failures(self) -> list[str]:

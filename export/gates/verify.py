@@ -15,7 +15,7 @@ import torch
 from export.gates.lowering import BUDGETS, budget_name
 from export.targets.registry import find_target, load_host, load_target
 from parcae_mobile.arrays import DAMAGED, read_arrays
-from parcae_mobile.errors import GateError, InputError
+from parcae_mobile.errors import GateError, InputError, reason_of
 from parcae_mobile.golden import MOST_BYTES
 from parcae_mobile.manifest import Manifest, verify_files
 from parcae_mobile.parity import Distance, compare
@@ -72,8 +72,7 @@ def _golden(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
         golden = read_arrays(path, MOST_BYTES)
         _check_golden(golden, manifest)
     except DAMAGED as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not readable ({reason}); export the artifact again") from None
+        raise InputError(f"{path}: not readable ({reason_of(error)}); export the artifact again") from None
     return golden
 
 

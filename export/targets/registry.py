@@ -148,6 +148,9 @@ class Target:
     last_logits_forms: tuple[LoopForm, ...] = ()  # forms that give the last position's logits alone by default
     delegate_module: str | None = None  # its `check_delegate(name)` raises for a delegate that cannot be lowered to
     shares_static: bool = False  # static loop counts are small graphs over one weights file, and go into one folder
+    library_bytes: int = 600_000_000  # memory of a process before any model, with what writes and executes this target
+    peak_copies: float = 4.5  # memory of an export, in copies of the fp32 model; measured: docs/trust.md
+    writes_twice: bool = False  # a converter writes the file, and it is copied from there
 
     def default_kv_dtype(self, compute: Compute | str) -> str:
         """The cache's type where none is asked for: nothing is rounded in it where arithmetic is fp32."""
@@ -206,6 +209,9 @@ TARGETS = {
             zero_points=False,
             memory_module="export.targets.executorch.memory",
             delegate_module="export.targets.executorch.writer",
+            library_bytes=1_100_000_000,
+            peak_copies=6.0,
+            writes_twice=True,
         ),
         Target(
             name="coreml",
@@ -224,6 +230,9 @@ TARGETS = {
             host_runtime="coreml" if sys.platform == "darwin" else "mil-interpreter",
             runtime_module="export.targets.coreml.engine",
             palettes=True,
+            library_bytes=1_100_000_000,
+            peak_copies=6.0,
+            writes_twice=True,
         ),
     )
 }

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, TensorShapeError, TensorValueError, UnsafeCheckpointError
+from ..errors import CheckpointError, TensorShapeError, TensorValueError, UnsafeCheckpointError, reason_of
 from .room import Room
 
 MOST_PICKLE = 64_000_000  # bytes of the pickle itself, without the tensors
@@ -44,8 +44,7 @@ def check_archive(file: Path) -> None:
                         raise CheckpointError(f"{file}: {record.file_size} bytes of objects beside its tensors")
                     _refuse_allocation(file, archive.read(record))
     except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{file}: not a readable checkpoint ({reason}); copy it again") from None
+        raise CheckpointError(f"{file}: not a readable checkpoint ({reason_of(error)}); copy it again") from None
 
 
 def check_plain(file: Path) -> None:

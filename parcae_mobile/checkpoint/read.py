@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..config import ParcaeConfig
-from ..errors import CheckpointError, MissingTensorError, UnsafeCheckpointError
+from ..errors import CheckpointError, MissingTensorError, UnsafeCheckpointError, reason_of
 from ..given_file import check_regular
 from ..tensor_file import read_shapes
 from . import pickle_file, training_output
@@ -169,8 +169,7 @@ def _load(file: Path, mapped: bool) -> dict[Any, Any]:
     except DAMAGED as error:
         if "DTensor" in str(error) or "DeviceMesh" in str(error):
             raise UnsafeCheckpointError(_unsafe(file, "DTensor")) from None
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{file}: not a readable checkpoint ({reason}); copy it again") from None
+        raise CheckpointError(f"{file}: not a readable checkpoint ({reason_of(error)}); copy it again") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{file}: does not hold a state dict of tensors")
     return content

@@ -16,43 +16,8 @@ from parcae_mobile.errors import AppManifestError, ChecksumError, InputError, Ma
 from parcae_mobile.manifest import MANIFEST, hash_files, verify_files
 from tests.attacks.base import HUGE, NOT_JSON, STRANGE, sparse
 from tests.attacks.case import Case
+from tests.manifest_values import STAGES, manifest_values
 
-ONE = {"prelude": 1, "core_block": 1, "coda": 1}
-VERDICT: dict[str, Any] = {"passed": True, "by_loops": {}}
-VALUES: dict[str, Any] = {
-    "artifact": "m-onnx-dynamic-int8",
-    "model": "m",
-    "weights_sha256": "0" * 64,
-    "target": "onnx",
-    "loops": "dynamic",
-    "max_loops": 16,
-    "trained_loops": 4,
-    "loop_form": "stages",
-    "compute": "int8",
-    "promise": "a rate",
-    "geometry": {
-        "layers": ONE,
-        "heads": ONE,
-        "head_size": ONE,
-        "state_width": 8,
-        "vocab_size": 60,
-        "padded_vocab_size": 64,
-        "context": 96,
-    },
-    "signature": {},
-    "bos": 0,
-    "eos": None,
-    "kv": {"policy": "full", "dtype": "fp32", "bytes_per_token": {"1": 24}, "context": 96},
-    "quantization": {"recipe": "int8", "algorithm": "rtn", "tensors": {}},
-    "certificate": {"max_decay": 0.5, "max_decay_checkpoint": 0.5, "injection_matrix_equal": True},
-    "lowering": VERDICT,
-    "compression": VERDICT,
-    "reference": None,
-    "verified_by": "onnxruntime",
-    "memory_bytes": 5,
-    "minimum_runtime": {},
-    "tools": {},
-}
 FILES = {"model.onnx": b"graph", "weights.data": bytes(range(256)), "inner/part.bin": b"part"}
 
 
@@ -62,7 +27,7 @@ def artifact(folder: Path, change: Callable[[dict[str, Any]], Any] = lambda valu
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
     files = {name: entry.model_dump() for name, entry in hash_files(folder).items()}
-    values = copy.deepcopy(VALUES) | {"files": files}
+    values = manifest_values(files=files)
     change(values)
     (folder / MANIFEST).write_text(json.dumps(values), encoding="utf-8")
     return folder
@@ -126,10 +91,10 @@ FIELDS: list[tuple[str, Any]] = [
     ("compute", "fp8"),
     ("geometry", None),
     ("geometry/layers", {}),
-    ("geometry/layers", {**ONE, "core_block": 10**9}),
-    ("geometry/layers", {**ONE, "coda": -1}),
-    ("geometry/heads", {**ONE, "prelude": 2**40}),
-    ("geometry/head_size", {**ONE, "prelude": 2**40}),
+    ("geometry/layers", {**STAGES, "core_block": 10**9}),
+    ("geometry/layers", {**STAGES, "coda": -1}),
+    ("geometry/heads", {**STAGES, "prelude": 2**40}),
+    ("geometry/head_size", {**STAGES, "prelude": 2**40}),
     ("geometry/context", 0),
     ("geometry/context", 2**40),
     ("geometry/state_width", 10**12),
@@ -249,7 +214,7 @@ def manifest_cases() -> list[Case]:
 
 
 def _twice() -> bytes:
-    return json.dumps(VALUES | {"files": {}}).replace('"bos": 0', '"bos": 0, "bos": 1').encode()
+    return json.dumps(manifest_values()).replace('"bos": 0', '"bos": 0, "bos": 1').encode()
 
 
 # an app's manifest

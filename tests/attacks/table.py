@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from tests.attacks import checkpoints, files, graphs, manifests, pickles
+from tests.attacks import checkpoints, files, manifests, mil_packages, onnx_graphs, pickles
 from tests.attacks.case import Case, Ended, run
 
 KINDS = {
@@ -18,7 +18,7 @@ KINDS = {
     "pickles": pickles.CASES,
     "recipes, references, bench tables, states, quantized tensors, texts": files.CASES,
     "manifests of artifacts and apps, and their folders": manifests.CASES,
-    "Core ML packages and ONNX graphs": graphs.CASES,
+    "Core ML packages and ONNX graphs": [*mil_packages.CASES, *onnx_graphs.CASES],
 }
 
 

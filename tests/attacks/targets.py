@@ -24,8 +24,9 @@ from parcae_mobile.errors import ParcaeError
 from parcae_mobile.golden import load_reference
 from parcae_mobile.manifest import MANIFEST, read_manifest
 from quantize import load_recipe
-from tests.attacks import base, files, graphs, manifests, pickles
+from tests.attacks import base, files, manifests, mil_packages, mil_programs, pickles
 from tests.conftest import SMALL
+from tests.manifest_values import manifest_values
 
 Reader = Callable[[bytes], None]
 
@@ -78,7 +79,7 @@ def mil(data: bytes) -> None:
     place = scratch() / "mil"
     if not place.exists():
         place.mkdir()
-        graphs.packaged(graphs.reads([8]), graphs.weight_file())(place)
+        mil_programs.packaged(mil_packages.reads([8]), mil_packages.weight_file())(place)
     package = place / "net.mlpackage"
     (package / "Data" / "com.apple.CoreML" / "model.mlmodel").write_bytes(data)
     try:
@@ -107,9 +108,9 @@ TARGETS: dict[str, Reader] = {
 }
 
 
-def program(build: graphs.Build) -> bytes:
+def program(build: mil_programs.Build) -> bytes:
     """The bytes of a program, without its package."""
-    package = graphs.Package()
+    package = mil_programs.Package()
     build(package)
     return bytes(package.spec.SerializeToString())
 
@@ -119,12 +120,12 @@ def seeds() -> dict[str, list[bytes]]:
     """Good files to start from."""
     return {
         "config": [json.dumps(SMALL).encode()],
-        "manifest": [json.dumps(manifests.VALUES | {"files": {}}).encode()],
+        "manifest": [json.dumps(manifest_values()).encode()],
         "app": [json.dumps(manifests.BASE).encode()],
         "recipe": [(files.BUDGET + files.RULE).encode()],
         "reference": [files.reference()],
         "table": [json.dumps({"runs": {"1": files.RUN}, "rows": [{**files.ROW, "speeds": [files.SPEED]}]}).encode()],
         "safetensors": [base.weights()],
         "pickle": [pickles.saved(base.tensors()), pickles.saved(base.tensors(), legacy=True)],
-        "mil": [program(graphs.reads([8])), program(graphs.loop), program(lambda p: p.add("relu", "y", [1, 8], x="x"))],
+        "mil": [program(mil_packages.reads([8])), program(mil_programs.loop), program(lambda p: p.add("relu", "y", [1, 8], x="x"))],
     }

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.attacks import checkpoints, files, graphs, manifests, pickles
 from tests.attacks.case import MOST_BYTES, MOST_SECONDS, Case, run
+from tests.attacks.table import KINDS
 
-CASES = [*checkpoints.CASES, *pickles.CASES, *files.CASES, *manifests.CASES, *graphs.CASES]
+CASES = [case for cases in KINDS.values() for case in cases]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -28,4 +28,4 @@ def test_an_attack_ends_in_one_line(case: Case, tmp_path: Path) -> None:
 
 
 def test_the_corpus_is_large_and_no_case_is_there_twice() -> None:
-    assert len({case.name for case in CASES}) == len(CASES) >= 100
+    assert len({case.name for case in CASES}) == len(CASES) >= 300

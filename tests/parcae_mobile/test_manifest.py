@@ -13,47 +13,7 @@ from hypothesis import strategies as st
 
 from parcae_mobile.errors import ChecksumError, ManifestError
 from parcae_mobile.manifest import MANIFEST, Manifest, hash_files, read_manifest, verify_files
-
-STAGES = {"prelude": 1, "core_block": 1, "coda": 1}
-VERDICT = {"passed": True, "by_loops": {"1": {"kl_mean": 0.0}}}
-
-
-def values(**changes: Any) -> dict[str, Any]:
-    return {
-        "artifact": "m-onnx-dynamic-int8",
-        "model": "m",
-        "weights_sha256": "0" * 64,
-        "target": "onnx",
-        "loops": "dynamic",
-        "max_loops": 16,
-        "trained_loops": 4,
-        "loop_form": "stages",
-        "compute": "int8",
-        "promise": "a rate",
-        "geometry": {
-            "layers": STAGES,
-            "heads": STAGES,
-            "head_size": STAGES,
-            "state_width": 8,
-            "vocab_size": 60,
-            "padded_vocab_size": 64,
-            "context": 96,
-        },
-        "signature": {},
-        "bos": 0,
-        "eos": None,
-        "kv": {"policy": "full", "dtype": "fp32", "bytes_per_token": {"1": 24}, "context": 96},
-        "quantization": {"recipe": "int8", "algorithm": "rtn", "tensors": {}},
-        "certificate": {"max_decay": 0.5, "max_decay_checkpoint": 0.5, "injection_matrix_equal": True},
-        "lowering": VERDICT,
-        "compression": VERDICT,
-        "reference": None,
-        "verified_by": "onnxruntime",
-        "memory_bytes": 5,
-        "minimum_runtime": {},
-        "tools": {},
-        "files": {},
-    } | changes
+from tests.manifest_values import manifest_values
 
 
 @pytest.fixture
@@ -69,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write(folder: Path, **changes: Any) -> None:
-    (folder / MANIFEST).write_text(json.dumps(values(**changes)), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(manifest_values(**changes)), encoding="utf-8")
 
 
 def rename_in_manifest(folder: Path, old: str, new: str) -> None:
@@ -141,7 +101,7 @@ def test_a_manifest_may_not_name_such_a_file(folder: Path, name: str) -> None:
 def test_every_accepted_path_stays_inside_of_the_folder(path: str) -> None:
     entry = {path: {"bytes": 1, "sha256": "0" * 64}}
     try:
-        manifest = Manifest.model_validate(values(files=entry))
+        manifest = Manifest.model_validate(manifest_values(files=entry))
     except ValueError:
         return
     (accepted,) = manifest.files
@@ -163,7 +123,7 @@ def test_every_accepted_path_stays_inside_of_the_folder(path: str) -> None:
         ({"kv": {"policy": "full"}}, "kv"),
         ({"loop_form": "unknown"}, "loop_form"),
         ({"compute": "fp8"}, "compute"),
-        ({"geometry": {**values()["geometry"], "layers": {"prelude": 1}}}, "geometry.layers"),
+        ({"geometry": {**manifest_values()["geometry"], "layers": {"prelude": 1}}}, "geometry.layers"),
         ({"files": {"a": {"bytes": -1, "sha256": "0" * 64}}}, "files.a.bytes"),
         ({"files": {"a": {"bytes": 1, "sha256": "xyz"}}}, "files.a.sha256"),
         ({"files": {"a": {"bytes": 1, "sha256": "0" * 64, "mode": 7}}}, "files.a.mode"),
@@ -201,7 +161,7 @@ def test_every_prefix_of_a_manifest_is_refused(folder: Path) -> None:
 
 
 def test_json_is_the_same_whatever_the_order_of_the_fields() -> None:
-    ordered = values(tools={"a": "1", "b": "2"})
+    ordered = manifest_values(tools={"a": "1", "b": "2"})
     turned = dict(reversed(ordered.items())) | {"tools": {"b": "2", "a": "1"}}
     first, second = Manifest.model_validate(ordered).to_json(), Manifest.model_validate(turned).to_json()
     assert first == second
@@ -210,5 +170,5 @@ def test_json_is_the_same_whatever_the_order_of_the_fields() -> None:
 
 def test_figures_that_are_not_finite_are_written_as_null() -> None:
     broken = {"passed": False, "by_loops": {"1": {"kl_mean": float("inf"), "errors": [float("nan"), 1.0]}}}
-    written = json.loads(Manifest.model_validate(values(lowering=broken)).to_json())
+    written = json.loads(Manifest.model_validate(manifest_values(lowering=broken)).to_json())
     assert written["lowering"]["by_loops"]["1"] == {"kl_mean": None, "errors": [None, 1.0]}

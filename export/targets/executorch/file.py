@@ -32,7 +32,7 @@ from executorch.exir.schema import DelegateCall, ExecutionPlan, ScalarType, Tens
 from flatbuffers.table import Table
 
 from export.targets.executorch.host import DAMAGED, HEADER, HEADER_AT, check_extent
-from parcae_mobile.errors import InputError
+from parcae_mobile.errors import InputError, reason_of
 
 ALIGNMENT = 128
 LEAST_SHARED = 4096  # bytes; what is smaller is not worth sharing
@@ -62,8 +62,7 @@ def _damaged() -> Iterator[None]:
     try:
         yield
     except (subprocess.SubprocessError, LookupError, ValueError, TypeError, AttributeError, struct.error, OSError) as e:
-        reason = str(e).splitlines()[0][:200] if str(e) else type(e).__name__
-        raise InputError(f"{DAMAGED} ({reason}); export it again") from None
+        raise InputError(f"{DAMAGED} ({reason_of(e)}); export it again") from None
 
 
 class PteFile:

@@ -27,7 +27,7 @@ from export.targets.onnx.scan import write_scan
 from export.targets.onnx.static import write_static
 from export.targets.onnx.weights import WeightFile
 from export.targets.registry import StoredInjection, WriteOptions
-from parcae_mobile.errors import InputError
+from parcae_mobile.errors import InputError, reason_of
 from parcae_mobile.given_file import check_regular
 from parcae_mobile.kv_cache import CacheScales
 from parcae_mobile.manifest import Port, Signature
@@ -140,8 +140,7 @@ def _values(path: Path, stored: dict[str, TensorProto], name: str) -> np.ndarray
     try:
         return numpy_helper.to_array(stored[name], base_dir=str(path.parent))
     except (LookupError, ValueError, TypeError, OSError, onnx.checker.ValidationError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise InputError(f"{path}: {name} is not readable ({reason}); export the artifact again") from None
+        raise InputError(f"{path}: {name} is not readable ({reason_of(error)}); export the artifact again") from None
 
 
 def write_stages(

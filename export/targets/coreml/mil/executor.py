@@ -20,6 +20,7 @@ from export.targets.coreml.mil.errors import (
 from export.targets.coreml.mil.ops import constexpr, elementwise, index, linear, shape
 from export.targets.coreml.mil.program import Argument, Block, Function, Named, Operation, Reference
 from export.targets.coreml.mil.registry import OPERATORS, Arguments, Value
+from parcae_mobile.errors import reason_of
 
 # Importing these modules fills OPERATORS.
 OPERATOR_MODULES = (constexpr, elementwise, index, linear, shape)
@@ -181,8 +182,7 @@ class Executor:
                 for value in values
                 if isinstance(value, Value)
             )
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ExecutionError(f"{where()}: {reason} ({shapes})") from error
+            raise ExecutionError(f"{where()}: {reason_of(error)} ({shapes})") from error
         if isinstance(results, Tensor):
             results = (results,)
         dtypes = rule if isinstance(rule, tuple) else (rule,) * len(results)

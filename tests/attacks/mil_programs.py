@@ -1,16 +1,13 @@
-"""Attacks on model files: ONNX graphs, Core ML packages. ExecuTorch programs are in test_programs.py."""
+"""MIL programs that no converter writes, as protobuf without coremltools, and which error each must end in."""
 
 from __future__ import annotations
 
-import functools
 import json
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from onnx import TensorProto, helper
 
 from export.targets.coreml.engine import Interpreter
 from export.targets.coreml.mil.errors import (
@@ -23,17 +20,8 @@ from export.targets.coreml.mil.errors import (
     UnknownOperatorError,
 )
 from export.targets.coreml.mil.schema import model_message
-from export.targets.host import CacheGeometry
-from export.targets.onnx.runtime.host import OnnxHost
-from export.targets.onnx.writer import read_injection
-from parcae_mobile.errors import InputError
-from tests.attacks.base import NOT_JSON, STRANGE, model, sparse
-from tests.attacks.case import Case
 
 FP16, FP32, INT32, BOOL, STRING = 10, 11, 23, 1, 2
-
-
-# Core ML: programs are written as protobuf, without coremltools
 
 
 class Package:
@@ -340,211 +328,3 @@ PROGRAMS: list[tuple[str, Build, type[MilError]]] = [
         BlobError,
     ),
 ]
-
-
-def weight_file(size: int = 32, start: int = 128, code: int = 2, sentinel: int = 0xDEADBEEF, version: int = 2) -> bytes:
-    """A weight file of one blob of eight floats, or of what it claims to be."""
-    head = struct.pack("<II", 1, version) + b"\0" * 56
-    return head + struct.pack("<IIQQQ", sentinel, code, size, start, 0) + b"\0" * 32 + b"\0" * 32
-
-
-def reads(shape: list[int | None], offset: int = 64) -> Build:
-    def build(package: Package) -> None:
-        package.blob("w", shape, "@model_path/weights/weight.bin", offset)
-        package.add("add", "y", [1, 8], x="x", y="w")
-
-    return build
-
-
-WEIGHTS: list[tuple[str, Build, bytes]] = [
-    ("nothing", reads([8]), b""),
-    ("ten bytes", reads([8]), b"\0" * 10),
-    ("a later version", reads([8]), weight_file(version=9)),
-    ("no mark", reads([8]), weight_file(sentinel=0)),
-    ("another type", reads([8]), weight_file(code=1)),
-    ("another size", reads([8]), weight_file(size=16)),
-    ("a size of 2^63", reads([8]), weight_file(size=2**63)),
-    ("a payload beyond the file", reads([8]), weight_file(start=2**40)),
-    ("a payload at the end of all numbers", reads([8]), weight_file(start=2**64 - 16)),
-    ("an offset beyond the file", reads([8], 2**40), weight_file()),
-    ("an odd offset", reads([8], 65), weight_file()),
-    ("an offset of zero", reads([8], 0), weight_file()),
-    ("a shape of 2^60", reads([2**60]), weight_file()),
-    ("a shape of 2^63", reads([2**63]), weight_file()),
-    ("a shape whose product overflows", reads([2**40, 2**40]), weight_file()),
-]
-
-
-def manifest(value: Any) -> Callable[[Path], Path]:
-    """A whole package whose Manifest.json is another one."""
-
-    def make(folder: Path) -> Path:
-        place = packaged(lambda p: p.add("relu", "y", [1, 8], x="x"))(folder)
-        (place / "Manifest.json").write_bytes(value if isinstance(value, bytes) else json.dumps(value).encode())
-        return place
-
-    return make
-
-
-def rooted(path: Any) -> dict[str, Any]:
-    return {"itemInfoEntries": {"M": {"path": path}}, "rootModelIdentifier": "M"}
-
-
-ROOTS: list[tuple[str, Any]] = [
-    ("no entries", {"rootModelIdentifier": "M"}),
-    ("no root", {"itemInfoEntries": {}}),
-    ("a root that is not there", {"itemInfoEntries": {}, "rootModelIdentifier": "M"}),
-    ("entries that are a list", {"itemInfoEntries": [], "rootModelIdentifier": "M"}),
-    ("a root that is a list", {"itemInfoEntries": {}, "rootModelIdentifier": ["M"]}),
-    ("a model above", rooted("../../evil")),
-    ("a model at an absolute place", rooted("/etc/passwd")),
-    ("a model of a zero byte", rooted("a\0b")),
-    ("a model of a long name", rooted("x" * 100_000)),
-    ("a model that is a folder", rooted("com.apple.CoreML")),
-    ("a model that is a number", rooted(7)),
-]
-
-
-def inside(change: Callable[[Path], Any]) -> Callable[[Path], Path]:
-    """A whole package, changed on the disk."""
-
-    def make(folder: Path) -> Path:
-        place = packaged(reads([8]), weight_file())(folder)
-        change(place)
-        return place
-
-    return make
-
-
-def at(name: str, put: Callable[[Path], Any]) -> Callable[[Path], Any]:
-    def change(place: Path) -> None:
-        (place / "Data" / "com.apple.CoreML" / name).unlink()
-        put(place / "Data" / "com.apple.CoreML" / name)
-
-    return change
-
-
-def moved(place: Path) -> None:
-    """The folder of data is a link to another place."""
-    (place / "Data").rename(place.parent / "elsewhere")
-    (place / "Data").symlink_to("../elsewhere")
-
-
-def outside(place: Path) -> None:
-    """The weights are a link to a file outside."""
-    weights = place / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
-    weights.rename(place.parent / "elsewhere.bin")
-    weights.symlink_to(place.parent / "elsewhere.bin")
-
-
-MODEL, WEIGHT = "model.mlmodel", "weights/weight.bin"
-COREML = [
-    *(Case(f"a package with {name}", packaged(build), execute, error) for name, build, error in PROGRAMS),
-    *(Case(f"a weight file with {name}", packaged(build, data), execute, MilError) for name, build, data in WEIGHTS),
-    *(Case(f"a package's manifest with {name}", manifest(value), execute, PackageError) for name, value in ROOTS),
-    *(
-        Case(f"a package's manifest is {name}", manifest(data), execute, PackageError)
-        for name, data in NOT_JSON.items()
-    ),
-    *(Case(f"a package's model is {n}", inside(at(MODEL, p)), execute, PackageError) for n, p in STRANGE.items()),
-    *(Case(f"a package's weights are {n}", inside(at(WEIGHT, p)), execute, BlobError) for n, p in STRANGE.items()),
-    Case(
-        "a package's model is no protobuf",
-        inside(at(MODEL, lambda p: p.write_bytes(b"\xff" * 999))),
-        execute,
-        PackageError,
-    ),
-    Case(
-        "a package's model is nested",
-        inside(at(MODEL, lambda p: p.write_bytes(b"\x12\x7f" * 5000))),
-        execute,
-        PackageError,
-    ),
-    Case("a package whose data lies elsewhere", inside(moved), execute, PackageError),
-    Case("a package whose weights lie elsewhere", inside(outside), execute, BlobError),
-]
-
-
-# ONNX: a graph of an adapter, which the reader of the injection meets, and graphs that the runtime meets
-
-
-@functools.cache
-def geometry() -> CacheGeometry:
-    return CacheGeometry.of(model().config, 4)
-
-
-def tensor(name: str, **external: str) -> TensorProto:
-    proto = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[4])
-    proto.data_location = TensorProto.EXTERNAL
-    for key, value in external.items():
-        proto.external_data.add(key=key, value=value)
-    return proto
-
-
-def graph(initializer: TensorProto, kind: str = "Mul", name: str = "transformer.adapter.decay") -> bytes:
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])
-    initializer.name = name
-    node = helper.make_node(kind, ["x", name], ["y"])
-    made = helper.make_model(
-        helper.make_graph([node], "g", [x], [y], [initializer]),
-        ir_version=10,
-        opset_imports=[helper.make_opsetid("", 21)],
-    )
-    return made.SerializeToString()
-
-
-def folder_of(data: bytes, weights: bytes = b"\0" * 16) -> Callable[[Path], Path]:
-    def make(folder: Path) -> Path:
-        (folder.parent / f"{folder.name}.secret").write_bytes(b"\0" * 16)
-        (folder / "model.onnx").write_bytes(data)
-        (folder / "weights.data").write_bytes(weights)
-        return folder
-
-    return make
-
-
-def opened(folder: Path) -> Any:
-    host = OnnxHost(folder, "scan", geometry(), threads=1)
-    return host.run([1, 2], 2)
-
-
-PLACE = {"location": "weights.data", "offset": "0", "length": "16"}
-EXTERNAL: list[tuple[str, dict[str, str]]] = [
-    ("above", {**PLACE, "location": "../secret"}),
-    ("at an absolute place", {**PLACE, "location": "/etc/passwd"}),
-    ("in a folder", {**PLACE, "location": "a/weights.data"}),
-    ("behind a back slash", {**PLACE, "location": "..\\secret"}),
-    ("in no file", {"offset": "0"}),
-    ("in the folder itself", {**PLACE, "location": "."}),
-    ("in a file that is not there", {**PLACE, "location": "none.data"}),
-    ("beyond the file", {**PLACE, "offset": "4096"}),
-    ("beyond all numbers", {**PLACE, "offset": "9" * 30}),
-    ("at a negative place", {**PLACE, "offset": "-16"}),
-    ("at a place in words", {**PLACE, "offset": "start"}),
-    ("of two gigabytes", {**PLACE, "length": str(2**31)}),
-    ("of too few bytes", {**PLACE, "length": "8"}),
-]
-GRAPHS: list[tuple[str, bytes]] = [
-    ("nothing", b""),
-    ("no protobuf", b"\xff" * 500),
-    ("half a graph", graph(tensor("w", **PLACE))[:60]),
-    ("an unknown operator", graph(tensor("w", **PLACE), "Evil", "w")),
-    ("ports that nobody knows", graph(tensor("w", **PLACE), "Mul", "w")),
-    ("weights above", graph(tensor("w", **{**PLACE, "location": "../secret"}), "Mul", "w")),
-    ("weights at an absolute place", graph(tensor("w", **{**PLACE, "location": "/etc/passwd"}), "Mul", "w")),
-    ("weights beyond the file", graph(tensor("w", **{**PLACE, "offset": "65536"}), "Mul", "w")),
-]
-ONNX = [
-    *(
-        Case(f"an ONNX graph with weights {name}", folder_of(graph(tensor("w", **place))), read_injection, InputError)
-        for name, place in EXTERNAL
-    ),
-    *(Case(f"onnxruntime with {name}", folder_of(data), opened, InputError) for name, data in GRAPHS),
-    Case("an ONNX graph of no protobuf", folder_of(b"\xff" * 500), read_injection, InputError),
-    Case(
-        "a decay that another operator reads", folder_of(graph(tensor("w", **PLACE), "Add")), read_injection, InputError
-    ),
-    Case("an ONNX graph of sparse gigabytes", lambda f: (sparse(f / "model.onnx"), f)[1], read_injection, InputError),
-]
-CASES = [*COREML, *ONNX]
