@@ -1,7 +1,10 @@
 package dev.parcae.testing
 
 import dev.parcae.core.Engine
+import dev.parcae.core.Failure
+import dev.parcae.core.Kind
 import dev.parcae.core.Step
+import dev.parcae.core.Stopped
 import dev.parcae.core.parseJson
 import dev.parcae.core.promptPieces
 import kotlinx.serialization.json.JsonArray
@@ -11,6 +14,7 @@ import kotlinx.serialization.json.JsonPrimitive
 import kotlinx.serialization.json.double
 import kotlinx.serialization.json.int
 import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
 import java.io.File
 
@@ -30,6 +34,31 @@ fun prefill(engine: Engine, given: List<Int>, loops: Int): Step {
     return promptPieces(engine.length, given.size, cache.prefillChunk, cache.context).map { piece ->
         engine.step(given.subList(piece.from, piece.from + piece.length).toIntArray(), loops)
     }.last()
+}
+
+/** A stop between two loops: nothing of the chunk is held, and what follows is as if it had never been given. */
+fun stopsBetweenLoops(engine: Engine) {
+    engine.rewind(0)
+    engine.step(intArrayOf(0, 989, 918), 4)
+    val undisturbed = engine.step(intArrayOf(540), 4).logits
+    engine.rewind(3)
+    var asked = 0
+    assertThrows(Stopped::class.java) { engine.step(intArrayOf(540), 8) { ++asked == 3 } }
+    assertEquals(3, engine.length)
+    assertEquals(3, asked)
+    assertTrue(undisturbed.contentEquals(engine.step(intArrayOf(540), 4).logits))
+}
+
+/** A full context is a failure of its kind, and the engine goes on afterwards. */
+fun refusesBeyondTheContext(engine: Engine) {
+    engine.rewind(0)
+    val cache = engine.manifest.cache
+    for (start in 0 until cache.context step cache.prefillChunk) {
+        engine.step(IntArray(minOf(cache.prefillChunk, cache.context - start)) { 5 }, 1)
+    }
+    assertEquals(Kind.CONTEXT, assertThrows(Failure::class.java) { engine.step(intArrayOf(7), 1) }.kind)
+    engine.rewind(0)
+    assertEquals(engine.manifest.paddedVocabSize, engine.step(intArrayOf(0), 1).logits.size)
 }
 
 /** How many greedy tokens of an engine equal the answers of this repository's Python host (`tools/answers.py`); all, or the test fails. */

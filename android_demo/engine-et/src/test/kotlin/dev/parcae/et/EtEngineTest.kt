@@ -2,10 +2,11 @@ package dev.parcae.et
 
 import dev.parcae.core.Failure
 import dev.parcae.core.Kind
-import dev.parcae.core.Stopped
 import dev.parcae.core.readAppManifest
 import dev.parcae.core.selfTest
 import dev.parcae.testing.compareAnswers
+import dev.parcae.testing.refusesBeyondTheContext
+import dev.parcae.testing.stopsBetweenLoops
 import org.junit.jupiter.api.AfterAll
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertThrows
@@ -39,16 +40,7 @@ class EtEngineTest {
     }
 
     @Test
-    fun `stops between two loops and holds nothing of the chunk`() {
-        engine.rewind(0)
-        engine.step(intArrayOf(0, 989, 918), 4)
-        val undisturbed = engine.step(intArrayOf(540), 4).logits
-        engine.rewind(3)
-        var asked = 0
-        assertThrows(Stopped::class.java) { engine.step(intArrayOf(540), 8) { ++asked == 3 } }
-        assertEquals(3, engine.length)
-        assertTrue(undisturbed.contentEquals(engine.step(intArrayOf(540), 4).logits))
-    }
+    fun `stops between two loops and holds nothing of the chunk`() = stopsBetweenLoops(engine)
 
     @Test
     fun `refuses what a program's own caches cannot do, and goes on`() {
@@ -63,14 +55,11 @@ class EtEngineTest {
     }
 
     @Test
-    fun `says in a sentence that a program is damaged, or its context full`(@TempDir copy: File) {
+    fun `says in a sentence that a program is damaged`(@TempDir copy: File) {
         val damaged = File(copy, "model.pte").apply { writeBytes(File(folder, "model.pte").readBytes().copyOf(1000)) }
         assertTrue("again" in assertThrows(ProgramError::class.java) { PythonProgram(damaged) }.message!!)
-        engine.rewind(0)
-        val chunk = manifest.cache.prefillChunk
-        for (start in 0 until manifest.cache.context step chunk) engine.step(IntArray(minOf(chunk, manifest.cache.context - start)) { 5 }, 1)
-        assertEquals(Kind.CONTEXT, assertThrows(Failure::class.java) { engine.step(intArrayOf(7), 1) }.kind)
-        engine.rewind(0)
-        assertEquals(manifest.paddedVocabSize, engine.step(intArrayOf(0), 1).logits.size)
     }
+
+    @Test
+    fun `says that the context is full, and goes on afterwards`() = refusesBeyondTheContext(engine)
 }

@@ -3,7 +3,6 @@ package dev.parcae.ort
 import dev.parcae.core.Engine
 import dev.parcae.core.Failure
 import dev.parcae.core.Kind
-import dev.parcae.core.Stopped
 import dev.parcae.core.parseJson
 import dev.parcae.core.readAppManifest
 import dev.parcae.testing.all
@@ -13,6 +12,8 @@ import dev.parcae.testing.int
 import dev.parcae.testing.ints
 import dev.parcae.testing.prefill
 import dev.parcae.testing.real
+import dev.parcae.testing.refusesBeyondTheContext
+import dev.parcae.testing.stopsBetweenLoops
 import kotlinx.serialization.json.JsonArray
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
@@ -97,28 +98,10 @@ class OrtEngineTest {
     }
 
     @Test
-    fun `stops between two loops and holds nothing of the chunk`() {
-        engine.rewind(0)
-        engine.step(intArrayOf(0, 989, 918), 4)
-        val undisturbed = engine.step(intArrayOf(540), 4).logits
-        engine.rewind(3)
-        var asked = 0
-        assertThrows(Stopped::class.java) { engine.step(intArrayOf(540), 8) { ++asked == 3 } }
-        assertEquals(3, engine.length)
-        assertEquals(3, asked)
-        assertTrue(undisturbed.contentEquals(engine.step(intArrayOf(540), 4).logits))
-    }
+    fun `stops between two loops and holds nothing of the chunk`() = stopsBetweenLoops(engine)
 
     @Test
-    fun `says that the context is full, and goes on afterwards`() {
-        engine.rewind(0)
-        val context = manifest.cache.context
-        for (start in 0 until context step 128) engine.step(IntArray(minOf(128, context - start)) { 5 }, 1)
-        val failure = assertThrows(Failure::class.java) { engine.step(intArrayOf(7), 1) }
-        assertEquals(Kind.CONTEXT, failure.kind)
-        engine.rewind(0)
-        assertEquals(manifest.paddedVocabSize, engine.step(intArrayOf(0), 1).logits.size)
-    }
+    fun `says that the context is full, and goes on afterwards`() = refusesBeyondTheContext(engine)
 
     @Test
     fun `a conversation that is built again gives the same logits`() {
