@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from check_apk import native_libraries
+from drive_apk import native_libraries
 
 DEMO = Path(__file__).resolve().parent.parent
 ARM = DEMO / "build" / "arm"

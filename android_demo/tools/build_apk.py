@@ -70,7 +70,7 @@ def dex() -> bytes:
     jars = [*sorted((APP / "target" / "jars").glob("*.jar")), *(APP / "target").glob("app-*.jar")]
     annotations = [jar for jar in jars if jar.name.startswith("annotations-")]  # for compilers, not for a phone
     rules = [f"-injars {jar}{classes}" for jar in jars if jar not in annotations]
-    libraries = [*annotations, *(APP / "target" / "provided").glob("android-all-*.jar")]
+    libraries = [*annotations, APP / "target" / "provided" / f"android-all-{pinned('android-all')}.jar"]
     modules = [f"<java.home>/jmods/java.{name}.jmod(!**.jar;!module-info.class)" for name in ("base", "logging")]
     rules += [f"-libraryjars {path}" for path in (*libraries, *modules)]
     shrunk, plain, out = BUILD / "shrunk.jar", BUILD / "plain.jar", BUILD / "classes.dex"
@@ -86,7 +86,7 @@ def dex() -> bytes:
 def natives(aar: Path | None) -> dict[str, bytes]:
     """Native libraries of onnxruntime-android by their names in an APK; none where the package cannot be had."""
     if aar is None:
-        version = onnxruntime_version()
+        version = pinned("onnxruntime")
         aar = BUILD / f"onnxruntime-android-{version}.aar"
         artifact = f"com.microsoft.onnxruntime:onnxruntime-android:{version}:aar"
         copy = [*MAVEN, "dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={BUILD}"]
@@ -101,9 +101,9 @@ def natives(aar: Path | None) -> dict[str, bytes]:
         }
 
 
-def onnxruntime_version() -> str:
-    """The version that `pom.xml` pins."""
-    found = re.search(r"<onnxruntime\.version>([^<]+)</", (DEMO / "pom.xml").read_text(encoding="utf-8"))
+def pinned(name: str) -> str:
+    """The version that `pom.xml` pins, such as that of `onnxruntime`."""
+    found = re.search(rf"<{name}\.version>([^<]+)</", (DEMO / "pom.xml").read_text(encoding="utf-8"))
     assert found is not None
     return found[1]
 
@@ -140,7 +140,7 @@ def pack(base: Path, aar: Path | None) -> Path:
     print(f"{out.relative_to(DEMO.parent)}, signed and verified:\n{size_table(out)}")
     if not libraries:
         print(
-            f"android-demo: Maven Central did not serve onnxruntime-android {onnxruntime_version()} here, so this APK "
+            f"android-demo: Maven Central did not serve onnxruntime-android {pinned('onnxruntime')} here, so this APK "
             "has no native libraries and cannot run a model on a phone: give the package by --aar FILE"
         )
     return out
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--aar", type=Path, help="onnxruntime-android's AAR where Maven Central does not serve it")
     arguments = parser.parse_args()
     if arguments.aar is not None and not zipfile.is_zipfile(arguments.aar):
-        parser.error(f"{arguments.aar} is no AAR; give the file onnxruntime-android-{onnxruntime_version()}.aar")
+        parser.error(f"{arguments.aar} is no AAR; give the file onnxruntime-android-{pinned('onnxruntime')}.aar")
     packages = missing_packages()
     if packages:
         print(f"android-demo needs: apt-get install {' '.join(packages)}", file=sys.stderr)

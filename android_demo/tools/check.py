@@ -15,6 +15,7 @@ from pathlib import Path
 
 import build_apk
 import check_apk
+import drive_apk
 
 DEMO = Path(__file__).resolve().parent.parent
 JVM = ("java", "javac", "mvn")
@@ -45,7 +46,9 @@ def main() -> None:
         build_apk.BUILD.mkdir(parents=True, exist_ok=True)
         base = build_apk.link_resources()
         build_apk.compile_app()
-        check_apk.check(build_apk.pack(base, None))
+        apk = build_apk.pack(base, None)
+        check_apk.check(apk)
+        drive_apk.main(apk)
     show = [Path(sys.executable).with_name("parcae-export"), "bench", "--show", "--out", DEMO / "build" / "bench"]
     subprocess.run(show, check=True, stdout=subprocess.DEVNULL)
     print("test-android: the app's benchmark is a table that parcae-export bench reads")

@@ -3,6 +3,8 @@ package dev.parcae.app
 import dev.parcae.core.Answer
 import dev.parcae.core.Conversation
 import dev.parcae.core.Ending
+import dev.parcae.core.Failure
+import dev.parcae.core.Kind
 import dev.parcae.core.Message
 import dev.parcae.core.Metrics
 import dev.parcae.core.Request
@@ -34,7 +36,7 @@ interface ChatScreen {
     /** An answer began or ended. */
     fun busy(now: Boolean)
 
-    /** What the last answer took. */
+    /** What the last answer took, so far while it grows. */
     fun took(metrics: Metrics)
 }
 
@@ -52,7 +54,9 @@ class Chat(private val place: Workplace) {
         private set
 
     @Volatile private var stopping = false
-    private var last: Metrics? = null
+
+    /** The model that the conversation was made with, null while there is no answer. */
+    private var model: String? = null
 
     /** Stop within one loop. */
     fun stop() {
@@ -83,7 +87,7 @@ class Chat(private val place: Workplace) {
     /** Answer a message at several T, one after the other. Nothing of it stays in the conversation. */
     fun compare(text: String, all: List<Int>) {
         if (busy || text.isEmpty()) return
-        val counts = ArrayList<Pair<Int, Answer>>()
+        val answers = ArrayList<Pair<Int, Answer>>()
         task({
             val loaded = place.model(::progress)
             val generator = loaded.generator
@@ -91,21 +95,22 @@ class Chat(private val place: Workplace) {
             try {
                 for (loops in all.filter { it in loaded.model.manifest.loops.counts }) {
                     if (stopping) break
-                    counts.add(loops to generator.answer(generator.messageIds(text), Request(loops, COMPARED), { stopping }))
+                    place.show { screen?.say("T = $loops") }
+                    answers.add(loops to generator.answer(generator.messageIds(text), Request(loops, COMPARED), { stopping }))
                     generator.restore(before)
                 }
             } finally {
                 generator.restore(before)
             }
         }) {
-            for ((loops, answer) in counts) screen?.say("T = $loops: ${answer.text}")
-            compared = counts.map { (loops, answer) -> loops to answer.text }
+            compared = answers
+            screen?.say(text)
             screen?.messages()
         }
     }
 
     /** Answers of the last comparison, by T. */
-    var compared: List<Pair<Int, String>> = emptyList()
+    var compared: List<Pair<Int, Answer>> = emptyList()
         private set
 
     /** Begin anew; the old conversation is kept. */
@@ -117,7 +122,11 @@ class Chat(private val place: Workplace) {
     /** Go on with a kept conversation. Its caches are filled again with the next message. */
     fun open(kept: String) {
         if (busy || (kept == id && shown.isNotEmpty())) return
-        task({ place.conversations.find(kept) }) { found -> if (found != null) show(found) }
+        task({
+            place.conversations.find(kept)?.also { found ->
+                if (place.installed().any { it.manifest.name == found.model }) place.settings.model = found.model
+            }
+        }) { found -> if (found != null) show(found) }
     }
 
     /** The system needs memory: the model goes unless it is at work. */
@@ -128,6 +137,7 @@ class Chat(private val place: Workplace) {
 
     private fun show(conversation: Conversation) {
         id = conversation.id
+        model = conversation.model.takeIf { it.isNotEmpty() }
         shown.clear()
         compared = emptyList()
         for (message in conversation.messages) {
@@ -147,13 +157,21 @@ class Chat(private val place: Workplace) {
 
     private fun begin(question: Shown, asked: Int) {
         val kept = shown.filter { it !== question }.mapNotNull { it.message }
+        val made = model
         task({
             val loaded = place.model(::progress)
+            sameModel(made, loaded.model.manifest.name)
             val thrift = savedLoops(loaded.model.manifest.loops.choose(asked), loaded.model.manifest.loops, place.phone.heat, place.phone.battery)
             val loops = if (place.settings.saver) thrift.loops else asked
             if (place.settings.saver && thrift.reason != null) place.show { screen?.say(thrift.reason!!) }
             answer(loaded, kept, question, loops)
         }) { }
+    }
+
+    /** Ids of one model mean nothing to another. */
+    private fun sameModel(made: String?, now: String) {
+        if (made == null || made == now) return
+        throw Failure(Kind.SETTING, "This conversation was made with $made, and $now is in use; choose $made under Models, or start a new conversation.")
     }
 
     /** On the worker. */
@@ -176,7 +194,7 @@ class Chat(private val place: Workplace) {
         place.show {
             question.message = Message(true, question.text.toString(), ids)
             growing.message = message
-            last = metrics
+            model = loaded.model.manifest.name
             keep(loaded.model.manifest.name)
             screen?.grew(growing)
             screen?.took(metrics)
@@ -194,6 +212,7 @@ class Chat(private val place: Workplace) {
         growing.text.append(token.text)
         token.change?.let { growing.changes.add(it) }
         screen?.grew(growing)
+        screen?.took(token.metrics)
     }
 
     private fun keep(model: String) {

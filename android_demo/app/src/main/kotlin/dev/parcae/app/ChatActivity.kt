@@ -132,8 +132,10 @@ class ChatActivity : Activity(), ChatScreen {
             growing = text
         }
         if (place.chat.compared.isNotEmpty()) {
-            val columns = place.chat.compared.map { (loops, text) ->
-                widgets.wide(widgets.column(widgets.text(getString(R.string.loops, loops)), widgets.text(text, selectable = true)))
+            val columns = place.chat.compared.map { (loops, answer) ->
+                val facts = getString(R.string.compared, loops, answer.metrics.firstTokenSeconds, answer.metrics.tokenRate)
+                val text = widgets.text(answer.text, selectable = true).apply { contentDescription = getString(R.string.answer_label, loops, answer.text) }
+                widgets.wide(widgets.column(widgets.text(facts), text))
             }
             list.addView(widgets.row(*columns.toTypedArray()))
         }
@@ -179,6 +181,9 @@ class ChatActivity : Activity(), ChatScreen {
 
     override fun busy(now: Boolean) {
         send.text = getString(if (now) R.string.stop else R.string.send)
+        val range = place.loaded?.model?.manifest?.loops ?: return
+        slider.max = range.counts.last() - 1
+        if (!now && loops !in range.counts) slider.progress = range.choose() - 1
     }
 
     override fun took(metrics: Metrics) {

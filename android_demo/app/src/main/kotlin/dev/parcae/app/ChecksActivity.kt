@@ -2,7 +2,7 @@ package dev.parcae.app
 
 import android.app.Activity
 import android.os.Bundle
-import android.os.SystemClock
+import android.view.View
 import android.widget.Button
 import android.widget.LinearLayout
 import android.widget.TextView
@@ -11,18 +11,25 @@ import dev.parcae.core.Conditions
 import dev.parcae.core.Measured
 import dev.parcae.core.SelfTestRow
 import dev.parcae.core.benchmark
+import dev.parcae.core.firstToken
 import dev.parcae.core.memoryBandwidth
 import dev.parcae.core.report
 import dev.parcae.core.selfTest
 import kotlinx.serialization.json.JsonObject
 
-/** Does this phone compute what the model's maker says, and how fast: self-test, benchmark, and both as JSON for the share sheet. */
+/**
+ * Does this phone compute what the model's maker says, and how fast: self-test, benchmark, and both as JSON for the share sheet.
+ *
+ * One of them runs at a time; leaving the screen ends it, turning the phone does not (the manifest keeps this screen then).
+ */
 class ChecksActivity : Activity() {
     private lateinit var place: Workplace
     private lateinit var widgets: Widgets
     private lateinit var list: LinearLayout
     private lateinit var status: TextView
+    private lateinit var begin: List<Button>
     private lateinit var stop: Button
+    private lateinit var send: Button
     private var tests: List<SelfTestRow> = emptyList()
     private var report: JsonObject? = null
 
@@ -33,38 +40,58 @@ class ChecksActivity : Activity() {
         place = Workplace.of(this)
         widgets = Widgets(this)
         list = widgets.column()
-        status = widgets.text("")
-        stop = widgets.button(getString(R.string.stop)) { stopping = true }
-        val buttons = widgets.column(
-            widgets.button(getString(R.string.self_test)) { test() },
-            widgets.button(getString(R.string.benchmark)) { measure() },
-            stop,
-            widgets.button(getString(R.string.share_results)) { report?.let { share(it.toString(), "application/json") } },
+        status = widgets.text("").apply { accessibilityLiveRegion = View.ACCESSIBILITY_LIVE_REGION_POLITE }
+        begin = listOf(
+            widgets.button(getString(R.string.self_test)) { run(::test, { line(it) }) { tests = it } },
+            widgets.button(getString(R.string.benchmark)) { run(::measure, { line(it) }) {} },
         )
-        setContentView(widgets.screen(widgets.column(widgets.wide(widgets.scrolling(list), vertical = true), status, buttons)))
+        stop = widgets.button(getString(R.string.stop)) { stopping = true }
+        send = widgets.button(getString(R.string.share_results)) { report?.let { share(it.toString(), "application/json") } }
+        running(false)
+        setContentView(widgets.screen(widgets.column(widgets.wide(widgets.scrolling(list), vertical = true), status, *begin.toTypedArray(), stop, send)))
     }
 
-    private fun progress(model: String, percent: Int) = place.show { status.text = getString(R.string.loading, model, percent) }
+    override fun onDestroy() {
+        stopping = true
+        super.onDestroy()
+    }
 
-    private fun test() {
+    private fun running(now: Boolean) {
+        for (button in begin) button.isEnabled = !now
+        stop.isEnabled = now
+        send.isEnabled = !now && report != null
+    }
+
+    /** Do [work] on the worker; it gives rows, which are shown, and the report. */
+    private fun <R> run(work: () -> Pair<List<R>, JsonObject>, line: (R) -> String, done: (List<R>) -> Unit) {
         stopping = false
-        place.run({
-            val loaded = place.model(::progress)
-            val rows = selfTest(loaded.engine, loaded.model.folder, { stopping }) { loops ->
-                place.show {
-                    status.text =
-                        getString(R.string.loops, loops)
-                }
-            }
-            loaded.generator.restore(loaded.generator.ids.toList())
-            rows to report(loaded.model.manifest, loaded.engine.runtime, place.phone.facts(), rows, null)
-        }, { (rows, json) ->
-            tests = rows
+        running(true)
+        place.run(work, { (rows, json) ->
             report = json
+            done(rows)
             list.removeAllViews()
             for (row in rows) list.addView(widgets.text(line(row), selectable = true))
             status.text = ""
-        }, { status.text = it })
+            running(false)
+        }, {
+            status.text = it
+            running(false)
+        })
+    }
+
+    private fun say(sentence: String) = place.show { status.text = sentence }
+
+    private fun progress(model: String, percent: Int) = say(getString(R.string.loading, model, percent))
+
+    private fun test(): Pair<List<SelfTestRow>, JsonObject> {
+        val loaded = place.model(::progress)
+        val kept = loaded.generator.ids.toList()
+        try {
+            val rows = selfTest(loaded.engine, loaded.model.folder, { stopping }) { loops -> say(getString(R.string.loops, loops)) }
+            return rows to report(loaded.model.manifest, loaded.engine.runtime, place.phone.facts(), rows, null)
+        } finally {
+            loaded.generator.restore(kept)
+        }
     }
 
     private fun line(row: SelfTestRow): String {
@@ -78,27 +105,27 @@ class ChecksActivity : Activity() {
         )
     }
 
-    private fun measure() {
-        stopping = false
+    private fun measure(): Pair<List<BenchRow>, JsonObject> {
         val phone = place.phone
-        place.run({
-            place.close()
-            val before = phone.temperature
-            val start = SystemClock.elapsedRealtime()
-            val loaded = place.model(::progress)
-            val loadSeconds = (SystemClock.elapsedRealtime() - start) / MILLIS
-            val rows = benchmark(loaded.engine, { stopping }) { loops, context ->
-                place.show { status.text = "${getString(R.string.loops, loops)}, $context" }
-            }
-            val conditions = Conditions(loadSeconds, before, phone.temperature, phone.heat, phone.battery, phone.memory.second)
+        val before = phone.temperature
+        val (_, coldLoad) = load()
+        val coldToken = firstToken(checkNotNull(place.loaded).engine, { stopping })
+        val (loaded, warmLoad) = load()
+        try {
+            val rows = benchmark(loaded.engine, { stopping }) { loops, context -> say("${getString(R.string.loops, loops)}, $context") }
+            val conditions = Conditions(coldLoad, coldToken, warmLoad, before, phone.temperature, phone.heat, phone.battery, phone.memory.second)
             val measured = Measured(rows, place.settings.threads, memoryBandwidth(), conditions)
-            rows to report(loaded.model.manifest, loaded.engine.runtime, phone.facts(), tests, measured)
-        }, { (rows, json) ->
-            report = json
-            list.removeAllViews()
-            for (row in rows) list.addView(widgets.text(line(row), selectable = true))
-            status.text = ""
-        }, { status.text = it })
+            return rows to report(loaded.model.manifest, loaded.engine.runtime, phone.facts(), tests, measured)
+        } finally {
+            loaded.generator.restore(emptyList())
+        }
+    }
+
+    /** The model, put away and loaded again, and the seconds that this took. */
+    private fun load(): Pair<Loaded, Double> {
+        place.close()
+        val start = System.nanoTime()
+        return place.model(::progress) to (System.nanoTime() - start) / NANOS
     }
 
     private fun line(row: BenchRow): String =
@@ -106,6 +133,7 @@ class ChecksActivity : Activity() {
 
     private companion object {
         const val MILLIS = 1000.0
+        const val NANOS = 1e9
         const val PERCENT = 100.0
     }
 }

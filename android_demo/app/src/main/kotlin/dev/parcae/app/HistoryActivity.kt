@@ -38,14 +38,17 @@ class HistoryActivity : Activity() {
             list.addView(widgets.text("${conversation.title}\n$time, ${conversation.model}"))
             list.addView(
                 widgets.row(
-                    widgets.button(getString(R.string.open)) { open(conversation) },
-                    widgets.button(getString(R.string.share)) { share(conversation.plainText(), "text/plain") },
-                    widgets.button(getString(R.string.delete)) {
-                        place.run({ place.conversations.delete(conversation.id) }, { refresh() }, {})
-                    },
+                    widgets.button(getString(R.string.open), conversation.title) { open(conversation) },
+                    widgets.button(getString(R.string.share), conversation.title) { share(conversation.plainText(), "text/plain") },
+                    widgets.button(getString(R.string.delete), conversation.title) { delete(conversation) },
                 ),
             )
         }
+    }
+
+    private fun delete(conversation: Conversation) {
+        if (place.chat.id == conversation.id) place.chat.fresh()
+        place.run({ place.conversations.delete(conversation.id) }, { refresh() }, {})
     }
 
     private fun open(conversation: Conversation) {

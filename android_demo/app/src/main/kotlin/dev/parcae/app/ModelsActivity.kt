@@ -44,8 +44,8 @@ class ModelsActivity : Activity() {
             )
             list.addView(
                 widgets.row(
-                    widgets.button(getString(R.string.use)) { use(manifest.name) },
-                    widgets.button(getString(R.string.delete)) { delete(manifest.name) },
+                    widgets.button(getString(R.string.use), manifest.name) { use(manifest.name) },
+                    widgets.button(getString(R.string.delete), manifest.name) { delete(manifest.name) },
                 ),
             )
         }

@@ -8,6 +8,7 @@ import android.os.BatteryManager
 import android.os.Build
 import android.os.Debug
 import android.os.PowerManager
+import android.os.SystemClock
 import dev.parcae.core.Heat
 import kotlinx.serialization.json.buildJsonObject
 import kotlinx.serialization.json.put
@@ -22,13 +23,19 @@ class Phone(private val context: Context) {
             return maxOf(info.availMem - info.threshold, 0)
         }
 
-    /** The app's own proportional set size in bytes, the greatest seen so far beside it. */
+    /** The app's own proportional set size in bytes, the greatest seen so far beside it. Read again after a second: reading takes long. */
     val memory: Pair<Long, Long>
-        get() {
-            val now = Debug.getPss() * KIB
-            peak = maxOf(peak, now)
-            return now to peak
+        @Synchronized get() {
+            val now = SystemClock.elapsedRealtime()
+            if (read == 0L || now - read > MILLIS) {
+                size = Debug.getPss() * KIB
+                peak = maxOf(peak, size)
+                read = now
+            }
+            return size to peak
         }
+    private var read = 0L
+    private var size = 0L
     private var peak = 0L
 
     /** The system's thermal status; before Android 10 phones do not tell. */
@@ -64,5 +71,6 @@ class Phone(private val context: Context) {
 
     private companion object {
         const val KIB = 1024L
+        const val MILLIS = 1000L
     }
 }

@@ -39,8 +39,10 @@ class Widgets(private val context: Context) {
         setPadding(dp(PADDING), dp(PADDING / 2), dp(PADDING), dp(PADDING / 2))
     }
 
-    fun button(label: String, pressed: () -> Unit) = Button(context).apply {
+    /** [what] is read aloud after the label, where several buttons of a screen have the same. */
+    fun button(label: String, what: String = "", pressed: () -> Unit) = Button(context).apply {
         text = label
+        if (what.isNotEmpty()) contentDescription = "$label: $what"
         minHeight = dp(TOUCH)
         setOnClickListener { pressed() }
     }

@@ -9,6 +9,7 @@ import dev.parcae.core.Failure
 import dev.parcae.core.Generator
 import dev.parcae.core.Kind
 import dev.parcae.core.ModelStore
+import dev.parcae.core.Stopped
 import dev.parcae.core.StoredModel
 import dev.parcae.core.Tokenizer
 import dev.parcae.core.checkFiles
@@ -48,6 +49,8 @@ class Workplace private constructor(private val context: Context) {
                 show { done(result) }
             } catch (failure: Failure) {
                 show { failed(failure.message) }
+            } catch (_: Stopped) {
+                show { failed(context.getString(R.string.was_stopped)) }
             } catch (_: OutOfMemoryError) {
                 close()
                 show { failed("The phone has no memory left; close other apps or choose a smaller model.") }

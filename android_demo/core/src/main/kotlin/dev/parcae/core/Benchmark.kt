@@ -18,9 +18,15 @@ data class BenchRow(val loops: Int, val context: Int, val firstTokenSeconds: Dou
     fun quantile(share: Double): Double = steps.sorted()[((steps.size - 1) * share).toInt()]
 }
 
-/** What held while it was measured. Temperatures are the battery's in degrees Celsius; [battery] is null while charging. */
+/**
+ * What held while it was measured. Temperatures are the battery's in degrees Celsius; [battery] is null while charging.
+ *
+ * Cold is the first load of the model and the first token after it, warm a second load; the rows' times are all warm.
+ */
 data class Conditions(
-    val loadSeconds: Double,
+    val loadSecondsCold: Double,
+    val firstTokenSecondsCold: Double,
+    val loadSecondsWarm: Double,
     val temperatureBefore: Double?,
     val temperatureAfter: Double?,
     val heat: Heat,
@@ -53,7 +59,7 @@ fun benchmark(
     for (context in CONTEXTS.filter { it <= cache.context }) {
         for (count in loops) {
             progress(count, context)
-            val prompt = IntArray(context - STEPS) { (it * 37 + 11) % engine.manifest.vocabSize }
+            val prompt = promptOf(engine, context - STEPS)
             repeat(WARM) {
                 engine.rewind(0)
                 engine.step(prompt.copyOf(minOf(prompt.size, cache.prefillChunk)), count, stopped = stopped)
@@ -61,9 +67,7 @@ fun benchmark(
             }
             engine.rewind(0)
             val begin = clock()
-            for (piece in promptPieces(0, prompt.size, cache.prefillChunk, cache.context)) {
-                engine.step(prompt.copyOfRange(piece.from, piece.from + piece.length), count, stopped = stopped)
-            }
+            prefill(engine, prompt, count, stopped)
             val first = clock() - begin
             val steps = List(STEPS) { place ->
                 val start = clock()
@@ -75,6 +79,25 @@ fun benchmark(
     }
     engine.rewind(0)
     return rows
+}
+
+/**
+ * Seconds to the first token of a short prompt at the trained T. Cold if it is the first that [engine] is asked after it was loaded.
+ */
+fun firstToken(engine: Engine, stopped: () -> Boolean = { false }, clock: () -> Double = { System.nanoTime() / 1e9 }): Double {
+    val prompt = promptOf(engine, minOf(engine.manifest.cache.context, CONTEXTS.first()) - STEPS)
+    val begin = clock()
+    prefill(engine, prompt, engine.manifest.loops.choose(), stopped)
+    return (clock() - begin).also { engine.rewind(0) }
+}
+
+private fun promptOf(engine: Engine, tokens: Int) = IntArray(tokens) { (it * 37 + 11) % engine.manifest.vocabSize }
+
+private fun prefill(engine: Engine, prompt: IntArray, loops: Int, stopped: () -> Boolean) {
+    val cache = engine.manifest.cache
+    for (piece in promptPieces(0, prompt.size, cache.prefillChunk, cache.context)) {
+        engine.step(prompt.copyOfRange(piece.from, piece.from + piece.length), loops, stopped = stopped)
+    }
 }
 
 /** Bytes per second that one thread reads. */
@@ -114,7 +137,9 @@ private fun testJson(row: SelfTestRow) = buildJsonObject {
 }
 
 private fun conditionsJson(found: Conditions) = buildJsonObject {
-    put("load_seconds_cold", found.loadSeconds)
+    put("load_seconds_cold", found.loadSecondsCold)
+    put("first_token_seconds_cold", found.firstTokenSecondsCold)
+    put("load_seconds_warm", found.loadSecondsWarm)
     put("temperature_before", found.temperatureBefore)
     put("temperature_after", found.temperatureAfter)
     put("thermal_status", found.heat.name.lowercase())

@@ -9,8 +9,8 @@ data class Request(
     val stops: List<String> = emptyList(),
 )
 
-/** One token of an answer: the [text] that it completes, its loops, and how far its last loop still moved the state. */
-class Token(val id: Int, val text: String, val loops: Int, val change: Float?)
+/** One token of an answer: the [text] that it completes, its loops, how far its last loop still moved the state, and what the answer took so far. */
+class Token(val id: Int, val text: String, val loops: Int, val change: Float?, val metrics: Metrics)
 
 /** Why an answer ended. */
 enum class Ending { STOP_TOKEN, STOP_TEXT, LENGTH, CONTEXT, STOPPED }
@@ -102,7 +102,7 @@ class Generator(
                 if (token in facts.stop) return end(Ending.STOP_TOKEN, show)
                 val piece = stops.feed(stream.feed(token))
                 text.append(piece)
-                show(Token(token, piece, step.loopsUsed, step.changes.lastOrNull()))
+                show(Token(token, piece, step.loopsUsed, step.changes.lastOrNull(), metrics()))
                 if (stops.found != null) return end(Ending.STOP_TEXT, show)
                 if (ids.size >= request.newTokens) return end(Ending.LENGTH, show)
                 if (engine.length >= engine.manifest.cache.context) return end(Ending.CONTEXT, show)
@@ -115,11 +115,11 @@ class Generator(
             val rest = if (stops.found == null) stops.feed(stream.finish()) + stops.finish() else ""
             if (rest.isNotEmpty()) {
                 text.append(rest)
-                show(Token(ids.last(), rest, loops.last(), null))
+                show(Token(ids.last(), rest, loops.last(), null, metrics()))
             }
             return Answer(text.toString(), ids, ending, metrics())
         }
 
-        private fun metrics() = Metrics(promptTokens, ids.size, maxOf(first - begin, 0.0), last - first, loops)
+        private fun metrics() = Metrics(promptTokens, ids.size, maxOf(first - begin, 0.0), last - first, loops.toList())
     }
 }

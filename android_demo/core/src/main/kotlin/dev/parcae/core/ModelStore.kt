@@ -58,9 +58,8 @@ class ModelStore(private val folder: File) {
                 val target = File(part, name)
                 target.parentFile!!.mkdirs()
                 val stream = source.open(name) ?: throw Failure(Kind.MISSING, "$name is missing; copy the model again.", name)
-                stream.use { input -> target.outputStream().use { output -> copy(input, output, entry.bytes, name, stopped) } }
+                stream.use { input -> target.outputStream().use { output -> copy(input, output, entry.bytes, name, stopped) { progress(done + it, manifest.bytes) } } }
                 done += entry.bytes
-                progress(done, manifest.bytes)
             }
             checkFiles(manifest, part)
             File(part, APP_MANIFEST).writeText(text)
@@ -80,7 +79,14 @@ class ModelStore(private val folder: File) {
         File(folder, name).deleteRecursively()
     }
 
-    private fun copy(input: InputStream, output: java.io.OutputStream, most: Long, name: String, stopped: () -> Boolean) {
+    private fun copy(
+        input: InputStream,
+        output: java.io.OutputStream,
+        most: Long,
+        name: String,
+        stopped: () -> Boolean,
+        progress: (Long) -> Unit,
+    ) {
         val block = ByteArray(1 shl 16)
         var copied = 0L
         while (true) {
@@ -90,6 +96,7 @@ class ModelStore(private val folder: File) {
             copied += count
             if (copied > most) throw Failure(Kind.SIZE, "$name is larger than listed; copy the model again.", name)
             output.write(block, 0, count)
+            progress(copied)
         }
     }
 

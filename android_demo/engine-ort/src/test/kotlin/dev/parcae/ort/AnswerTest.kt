@@ -41,6 +41,7 @@ class AnswerTest {
         val answer = generator.answer(generator.messageIds("import os\n\n\ndef "), Request(8, 24)) { token ->
             shown.append(token.text)
             loops.add(token.loops)
+            assertEquals(loops, token.metrics.loops)
             if (token.change != null) assertTrue(token.change!! in 0f..2f)
         }
         assertEquals(Ending.LENGTH, answer.ending)

@@ -1,9 +1,0 @@
-package android.database;
-
-public interface Cursor {
-    boolean moveToNext();
-
-    String getString(int column);
-
-    void close();
-}
