@@ -1,6 +1,7 @@
 """Uses the code of a finished APK without a phone: its dex, Android's framework, and the desktop's onnxruntime.
 
-    python android_demo/tools/drive_apk.py android_demo/build/parcae-demo.apk
+    python android_demo/tools/drive_apk.py android_demo/build/parcae-demo.apk             # all tests of drive/
+    python android_demo/tools/drive_apk.py android_demo/build/parcae-demo.apk ChatTest    # some
 
 After `make test-android`, which does this too. The dex is turned back into classes, which run with the APK's own
 resources, manifest and assets over the framework's real classes (Robolectric, on the JVM) and onnxruntime of the same
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from build_apk import MAVEN, pinned
@@ -53,10 +55,14 @@ def classes_of(apk: Path, work: Path) -> Path:
     return back
 
 
+def framework() -> Path:
+    """Android's framework, as the app was compiled against it."""
+    return APP / "target" / "provided" / f"android-all-{pinned('android-all')}.jar"
+
+
 def compile_driver(apk: Path, work: Path) -> Path:
     """The tests in `drive/`, and the settings that tell Robolectric where the APK is."""
-    framework = APP / "target" / "provided" / f"android-all-{pinned('android-all')}.jar"
-    driver, path = work / "driver", f"{BUILD / 'jvm' / 'drive' / '*'}:{framework}"
+    driver, path = work / "driver", f"{BUILD / 'jvm' / 'drive' / '*'}:{framework()}"
     output("javac", "-nowarn", "-proc:none", "-d", driver, "-cp", path, *sorted((DEMO / "drive").rglob("*.java")))
     settings = {
         "android_resource_apk": apk,
@@ -69,12 +75,12 @@ def compile_driver(apk: Path, work: Path) -> Path:
     return driver
 
 
-def drive(apk: Path, work: Path) -> None:
-    """Run all tests of `drive/` on the APK; raises CheckError if one fails."""
+def drive(apk: Path, names: Sequence[str], work: Path) -> None:
+    """Run the named tests of `drive/`, or all, on the APK; raises CheckError if one fails."""
     subprocess.run([*MAVEN, "-f", "tools/jvm", "package", "-P", "drive"], cwd=DEMO, check=True)
     (work / "expected").write_text(expected_tokens(), encoding="utf-8")
     driver = compile_driver(apk, work)
-    tests = [f"dev.parcae.drive.{path.stem}" for path in sorted((DEMO / "drive").rglob("*Test.java"))]
+    names = names or [path.stem for path in sorted((DEMO / "drive").rglob("*Test.java"))]
     given = {
         "onnxruntime.native.path": native_libraries(work / "native", "linux-x64"),
         "parcae.models": BUILD / "models",
@@ -89,25 +95,25 @@ def drive(apk: Path, work: Path) -> None:
     unverified = ["-XX:+UnlockDiagnosticVMOptions", "-XX:-BytecodeVerificationRemote"]
     # Few direct bytes, so that a test can use them up.
     memory = ["-Xmx2g", "-XX:MaxDirectMemorySize=128m"]
-    path = f"{driver}:{classes_of(apk, work)}:{BUILD / 'jvm' / 'drive' / '*'}"
+    path = f"{driver}:{classes_of(apk, work)}:{BUILD / 'jvm' / 'drive' / '*'}:{framework()}"
     options = [*unverified, *memory, *(f"-D{name}={value}" for name, value in given.items())]
-    done = subprocess.run(["java", *options, "-cp", path, "org.junit.runner.JUnitCore", *tests])
+    done = subprocess.run(["java", *options, "-cp", path, "dev.parcae.drive.Drive", *names])
     if done.returncode:
         raise CheckError("the APK's code does not do what it should")
 
 
-def main(apk: Path) -> None:
+def main(apk: Path, names: Sequence[str] = ()) -> None:
     """Drive one APK in a folder that is gone afterwards."""
     work = Path(tempfile.mkdtemp(prefix="parcae-apk-"))
     try:
-        drive(apk, work)
+        drive(apk, names, work)
     finally:
         shutil.rmtree(work)
 
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]).resolve())
+        main(Path(sys.argv[1]).resolve(), sys.argv[2:])
     except CheckError as error:
         print(f"drive_apk: {error}", file=sys.stderr)
         sys.exit(4)

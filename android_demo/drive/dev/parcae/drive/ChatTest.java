@@ -162,7 +162,8 @@ public class ChatTest extends Driven {
     public void aModelThatDoesNotFitIsRefusedBeforeItIsLoaded() throws Exception {
         memory(1000);
         open("ChatActivity", null);
-        until("a sentence with the estimate", () -> waiting() && text().matches("(?s).*This model needs \\d+ MB .* the phone has 1 MB to give; close other apps.*"));
+        String refusal = "(?s).*This model needs \\d+ MB .* the phone has 1 MB to give; close other apps.*";
+        until("a sentence with the estimate", () -> waiting() && text().matches(refusal));
         memory(4_000_000_000L);
         send("x = ");
         until("the app goes on", () -> waiting() && says("on average"));

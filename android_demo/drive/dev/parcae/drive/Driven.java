@@ -47,7 +47,7 @@ import org.robolectric.annotation.GraphicsMode;
  */
 @RunWith(RobolectricTestRunner.class)
 @GraphicsMode(GraphicsMode.Mode.NATIVE)
-@Config(sdk = 35, qualifiers = "w411dp-h891dp-hdpi", shadows = ProcessMemory.class)
+@Config(sdk = 35, qualifiers = "w411dp-h891dp-hdpi", shadows = {AssetNames.class, ProcessMemory.class})
 public abstract class Driven {
     static final File MODELS = new File(System.getProperty("parcae.models"));
     static final File OUT = new File(System.getProperty("parcae.out"));
@@ -127,7 +127,7 @@ public abstract class Driven {
     }
 
     void until(String what, BooleanSupplier holds) throws InterruptedException {
-        long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(60);
+        long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(30);
         while (!holds.getAsBoolean() && System.nanoTime() < end) {
             idle();
             Thread.sleep(5);

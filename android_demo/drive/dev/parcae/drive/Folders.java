@@ -1,39 +1,30 @@
 package dev.parcae.drive;
 
+import android.content.ContentProvider;
+import android.content.ContentValues;
 import android.content.Intent;
-import android.content.pm.ProviderInfo;
 import android.database.Cursor;
 import android.database.MatrixCursor;
 import android.net.Uri;
-import android.os.CancellationSignal;
 import android.os.ParcelFileDescriptor;
 import android.provider.DocumentsContract;
 import android.provider.DocumentsContract.Document;
-import android.provider.DocumentsProvider;
 import java.io.File;
 import java.io.FileNotFoundException;
 import org.robolectric.Robolectric;
 
 /** Folders of this machine, as the phone's files app gives them to the app that picked one: a document's id is its path. */
-public class Folders extends DocumentsProvider {
+public class Folders extends ContentProvider {
     private static final String AUTHORITY = "dev.parcae.drive.folders";
-    private static final String[] COLUMNS = {Document.COLUMN_DOCUMENT_ID, Document.COLUMN_DISPLAY_NAME};
 
     /** Let the framework find this provider. */
     static void register() {
-        ProviderInfo info = new ProviderInfo();
-        info.authority = AUTHORITY;
-        info.exported = true;
-        info.grantUriPermissions = true;
-        info.readPermission = android.Manifest.permission.MANAGE_DOCUMENTS;
-        info.writePermission = android.Manifest.permission.MANAGE_DOCUMENTS;
-        Robolectric.buildContentProvider(Folders.class).create(info);
+        Robolectric.buildContentProvider(Folders.class).create(AUTHORITY);
     }
 
     /** What the file picker gives back for a folder. */
     static Intent picked(File folder) {
-        Uri tree = DocumentsContract.buildTreeDocumentUri(AUTHORITY, folder.getPath());
-        return new Intent().setData(tree);
+        return new Intent().setData(DocumentsContract.buildTreeDocumentUri(AUTHORITY, folder.getPath()));
     }
 
     @Override
@@ -41,32 +32,38 @@ public class Folders extends DocumentsProvider {
         return true;
     }
 
+    /** The documents in one. */
     @Override
-    public boolean isChildDocument(String parent, String document) {
-        return document.startsWith(parent);
-    }
-
-    @Override
-    public Cursor queryRoots(String[] columns) {
-        return new MatrixCursor(COLUMNS);
-    }
-
-    @Override
-    public Cursor queryDocument(String document, String[] columns) {
-        MatrixCursor found = new MatrixCursor(COLUMNS);
-        found.addRow(new Object[] {document, new File(document).getName()});
+    public Cursor query(Uri children, String[] columns, String selection, String[] given, String order) {
+        MatrixCursor found = new MatrixCursor(new String[] {Document.COLUMN_DOCUMENT_ID, Document.COLUMN_DISPLAY_NAME});
+        for (File file : new File(DocumentsContract.getDocumentId(children)).listFiles()) {
+            found.addRow(new Object[] {file.getPath(), file.getName()});
+        }
         return found;
     }
 
     @Override
-    public Cursor queryChildDocuments(String parent, String[] columns, String order) {
-        MatrixCursor found = new MatrixCursor(COLUMNS);
-        for (File file : new File(parent).listFiles()) found.addRow(new Object[] {file.getPath(), file.getName()});
-        return found;
+    public ParcelFileDescriptor openFile(Uri document, String mode) throws FileNotFoundException {
+        return ParcelFileDescriptor.open(new File(DocumentsContract.getDocumentId(document)), ParcelFileDescriptor.MODE_READ_ONLY);
     }
 
     @Override
-    public ParcelFileDescriptor openDocument(String document, String mode, CancellationSignal signal) throws FileNotFoundException {
-        return ParcelFileDescriptor.open(new File(document), ParcelFileDescriptor.MODE_READ_ONLY);
+    public String getType(Uri document) {
+        return "application/octet-stream";
+    }
+
+    @Override
+    public Uri insert(Uri document, ContentValues values) {
+        throw new UnsupportedOperationException();
+    }
+
+    @Override
+    public int delete(Uri document, String selection, String[] given) {
+        throw new UnsupportedOperationException();
+    }
+
+    @Override
+    public int update(Uri document, ContentValues values, String selection, String[] given) {
+        throw new UnsupportedOperationException();
     }
 }

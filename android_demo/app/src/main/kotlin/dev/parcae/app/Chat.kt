@@ -171,7 +171,8 @@ class Chat(private val place: Workplace) {
     /** Ids of one model mean nothing to another. */
     private fun sameModel(made: String?, now: String) {
         if (made == null || made == now) return
-        throw Failure(Kind.SETTING, "This conversation was made with $made, and $now is in use; choose $made under Models, or start a new conversation.")
+        val next = "choose $made under Models, or start a new conversation"
+        throw Failure(Kind.SETTING, "This conversation was made with $made, and $now is in use; $next.")
     }
 
     /** On the worker. */

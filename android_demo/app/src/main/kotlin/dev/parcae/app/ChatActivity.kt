@@ -134,7 +134,8 @@ class ChatActivity : Activity(), ChatScreen {
         if (place.chat.compared.isNotEmpty()) {
             val columns = place.chat.compared.map { (loops, answer) ->
                 val facts = getString(R.string.compared, loops, answer.metrics.firstTokenSeconds, answer.metrics.tokenRate)
-                val text = widgets.text(answer.text, selectable = true).apply { contentDescription = getString(R.string.answer_label, loops, answer.text) }
+                val text = widgets.text(answer.text, selectable = true)
+                text.contentDescription = getString(R.string.answer_label, loops, answer.text)
                 widgets.wide(widgets.column(widgets.text(facts), text))
             }
             list.addView(widgets.row(*columns.toTypedArray()))

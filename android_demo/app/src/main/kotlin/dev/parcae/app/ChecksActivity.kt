@@ -48,7 +48,8 @@ class ChecksActivity : Activity() {
         stop = widgets.button(getString(R.string.stop)) { stopping = true }
         send = widgets.button(getString(R.string.share_results)) { report?.let { share(it.toString(), "application/json") } }
         running(false)
-        setContentView(widgets.screen(widgets.column(widgets.wide(widgets.scrolling(list), vertical = true), status, *begin.toTypedArray(), stop, send)))
+        val results = widgets.wide(widgets.scrolling(list), vertical = true)
+        setContentView(widgets.screen(widgets.column(results, status, *begin.toTypedArray(), stop, send)))
     }
 
     override fun onDestroy() {

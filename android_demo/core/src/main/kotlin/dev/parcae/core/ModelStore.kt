@@ -58,7 +58,8 @@ class ModelStore(private val folder: File) {
                 val target = File(part, name)
                 target.parentFile!!.mkdirs()
                 val stream = source.open(name) ?: throw Failure(Kind.MISSING, "$name is missing; copy the model again.", name)
-                stream.use { input -> target.outputStream().use { output -> copy(input, output, entry.bytes, name, stopped) { progress(done + it, manifest.bytes) } } }
+                val told = { copied: Long -> progress(done + copied, manifest.bytes) }
+                stream.use { input -> target.outputStream().use { output -> copy(input, output, entry.bytes, name, stopped, told) } }
                 done += entry.bytes
             }
             checkFiles(manifest, part)
