@@ -19,6 +19,7 @@ import zipfile
 from pathlib import Path
 
 from apk_zip import write_aligned
+from check_apk import size_table
 
 DEMO = Path(__file__).resolve().parent.parent
 BUILD, APP = DEMO / "build" / "apk", DEMO / "app"
@@ -117,18 +118,6 @@ def sign(aligned: Path, out: Path) -> None:
         run("keytool", "-genkeypair", "-keystore", key, "-storepass", word, "-keypass", word, *name, *strength)
     run("apksigner", "sign", "--ks", key, "--ks-pass", f"pass:{word}", "--out", out, aligned)
     run("apksigner", "verify", "--min-sdk-version", LEAST, out)
-
-
-def size_table(apk: Path) -> str:
-    """What the APK's bytes are: natives, dex, model, and the rest with zip headers and signatures."""
-    groups = {"natives": 0, "dex": 0, "model": 0}
-    with zipfile.ZipFile(apk) as package:
-        for item in package.infolist():
-            for start, group in {"lib/": "natives", "classes": "dex", "assets/models/": "model"}.items():
-                groups[group] += item.compress_size if item.filename.startswith(start) else 0
-    groups["rest"] = apk.stat().st_size - sum(groups.values())
-    groups["APK"] = apk.stat().st_size
-    return "\n".join(f"  {name:8}{size:>12,} bytes" for name, size in groups.items())
 
 
 def pack(base: Path, aar: Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""Looks into a finished APK: files, alignment, permissions, versions, and a dex that Android can link.
+"""Looks into a finished APK: files, alignment, permissions, versions, a dex that Android can link; then its sizes.
 
     python android_demo/tools/check_apk.py android_demo/build/parcae-demo.apk
 
@@ -78,6 +78,19 @@ def check_dex(apk: Path) -> None:
     hold("invoke-" in told and "invoke-custom" not in told, "the dex has lambdas by invokedynamic")
 
 
+def size_table(apk: Path) -> str:
+    """What the APK's bytes are, as Markdown: natives, dex, model, and the rest: resources, zip headers, signature."""
+    groups = {"natives": 0, "dex": 0, "model": 0}
+    with zipfile.ZipFile(apk) as package:
+        for item in package.infolist():
+            for start, group in {"lib/": "natives", "classes": "dex", "assets/models/": "model"}.items():
+                groups[group] += item.compress_size if item.filename.startswith(start) else 0
+    groups["rest"] = apk.stat().st_size - sum(groups.values())
+    groups["the APK"] = apk.stat().st_size
+    rows = [f"| {name} | {size:,} |" for name, size in groups.items()]
+    return "\n".join(["| part | bytes, compressed |", "|---|---|", *rows])
+
+
 def check(apk: Path) -> None:
     """Everything; raises CheckError for the first thing that does not hold."""
     libraries = check_contents(apk)
@@ -89,6 +102,7 @@ def check(apk: Path) -> None:
 if __name__ == "__main__":
     try:
         check(Path(sys.argv[1]).resolve())
+        print(size_table(Path(sys.argv[1])))
     except CheckError as error:
         print(f"check_apk: {error}", file=sys.stderr)
         sys.exit(4)

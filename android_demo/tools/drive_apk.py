@@ -96,7 +96,9 @@ def drive(apk: Path, names: Sequence[str], work: Path) -> None:
     # Few direct bytes, so that a test can use them up.
     memory = ["-Xmx2g", "-XX:MaxDirectMemorySize=128m"]
     path = f"{driver}:{classes_of(apk, work)}:{BUILD / 'jvm' / 'drive' / '*'}:{framework()}"
-    options = [*unverified, *memory, *(f"-D{name}={value}" for name, value in given.items())]
+    # Android's file descriptors are Java's with their numbers set.
+    opened = ["--add-opens=java.base/java.io=ALL-UNNAMED", "--add-opens=java.base/java.nio=ALL-UNNAMED"]
+    options = [*unverified, *memory, *opened, *(f"-D{name}={value}" for name, value in given.items())]
     done = subprocess.run(["java", *options, "-cp", path, "dev.parcae.drive.Drive", *names])
     if done.returncode:
         raise CheckError("the APK's code does not do what it should")

@@ -72,6 +72,15 @@ def test_what_an_apk_must_not_be_is_refused(
         tools["check_apk"].check_contents(apk)
 
 
+def test_the_size_table_adds_up_to_the_file(tmp_path: Path, tools: dict[str, ModuleType]) -> None:
+    library, weights = "lib/x86_64/libonnxruntime.so", "assets/models/m/weights.data"
+    apk = package(tmp_path / "made.apk", {library: bytes(50), "classes.dex": bytes(70), weights: bytes(900)})
+    rows = [line.strip("| ").split(" | ") for line in tools["check_apk"].size_table(apk).splitlines()[2:]]
+    sizes = {name: int(size.replace(",", "")) for name, size in rows}
+    assert sizes["natives"] == 50 and sizes["dex"] == 70 and sizes["model"] == 900
+    assert sizes.pop("the APK") == apk.stat().st_size == sum(sizes.values())
+
+
 def test_natives_of_an_aar_get_their_places_and_no_other_architecture(
     tmp_path: Path, tools: dict[str, ModuleType]
 ) -> None:

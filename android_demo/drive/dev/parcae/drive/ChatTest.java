@@ -11,6 +11,7 @@ import android.os.BatteryManager;
 import android.os.Bundle;
 import android.os.PowerManager;
 import android.widget.EditText;
+import android.widget.ScrollView;
 import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.List;
@@ -35,6 +36,7 @@ public class ChatTest extends Driven {
             until("the same message again", () -> waiting() && says("T = " + loops + ", on average " + loops + ".0 loops"));
             until("T=" + loops, () -> lastAnswer().startsWith(expectedAt(loops)));
         }
+        assertFalse("the screen follows the answer", all(ScrollView.class).get(0).canScrollVertically(1));
         assertTrue("convergence of each token", text().matches("(?s).*Convergence: [\u2581-\u2588]{40}.*"));
         assertTrue("context, heat and memory", text().matches("(?s).*memory [1-9]\\d+ MB \\(most [1-9]\\d+ MB\\), context 2\\d\\d of 1024, heat none.*"));
     }

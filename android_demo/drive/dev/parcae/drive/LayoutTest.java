@@ -84,6 +84,7 @@ public class LayoutTest extends Driven {
         int day = drawn().getPixel(3, 3);
         RuntimeEnvironment.setQualifiers("+night");
         controller.configurationChange();
+        controller.visible();
         idle();
         assertTrue("the answer is still there", says("on average"));
         int night = drawn().getPixel(3, 3);
@@ -114,7 +115,7 @@ public class LayoutTest extends Driven {
             boolean inside = view.getLeft() >= 0 && view.getTop() >= 0 && view.getRight() <= parent.getWidth() && view.getBottom() <= parent.getHeight();
             assertTrue("outside of its place: " + name, inside);
         }
-        if (view.isClickable() && view.isShown() && !(view instanceof ViewGroup)) {
+        if ((view.isClickable() || view instanceof SeekBar) && view.isShown() && !(view instanceof ViewGroup)) {
             boolean selectable = view instanceof TextView && ((TextView) view).isTextSelectable() && !(view instanceof EditText);
             boolean large = view.getHeight() >= TOUCH * density && view.getWidth() >= TOUCH * density;
             assertTrue("too small to touch: " + name + view.getWidth() / density + " x " + view.getHeight() / density, large || selectable);

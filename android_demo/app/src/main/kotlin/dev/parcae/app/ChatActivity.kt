@@ -4,6 +4,7 @@ import android.app.Activity
 import android.content.ComponentCallbacks2
 import android.content.Intent
 import android.os.Bundle
+import android.view.Gravity
 import android.view.View
 import android.widget.Button
 import android.widget.EditText
@@ -43,7 +44,7 @@ class ChatActivity : Activity(), ChatScreen {
         opened(state?.getString(CONVERSATION) ?: intent.getStringExtra(CONVERSATION))
         messages()
         busy(place.chat.busy)
-        if (place.loaded == null && !place.chat.busy) place.chat.warm()
+        if (!place.chat.busy) place.chat.warm()
     }
 
     override fun onNewIntent(given: Intent) {
@@ -60,10 +61,7 @@ class ChatActivity : Activity(), ChatScreen {
         scroll = widgets.wide(widgets.scrolling(list), vertical = true)
         status = widgets.text("").apply { accessibilityLiveRegion = View.ACCESSIBILITY_LIVE_REGION_POLITE }
         strip = widgets.text("")
-        input = EditText(this).apply {
-            hint = getString(R.string.message)
-            maxLines = LINES
-        }
+        input = widgets.field(getString(R.string.message), LINES)
         send = widgets.button(getString(R.string.send)) { sendOrStop() }
         return widgets.column(scroll, status, strip, tools(), sliderRow(), widgets.row(widgets.wide(input), send))
     }
@@ -138,11 +136,15 @@ class ChatActivity : Activity(), ChatScreen {
                 text.contentDescription = getString(R.string.answer_label, loops, answer.text)
                 widgets.wide(widgets.column(widgets.text(facts), text))
             }
-            list.addView(widgets.row(*columns.toTypedArray()))
+            list.addView(widgets.row(*columns.toTypedArray()).apply { gravity = Gravity.TOP })
         }
         place.chat.returned?.let { input.setText(it) }
         place.chat.returned = null
-        scroll.post { scroll.fullScroll(View.FOCUS_DOWN) }
+        toTheEnd()
+    }
+
+    private fun toTheEnd() {
+        scroll.post { scroll.scrollTo(0, list.height) }
     }
 
     private fun draw(view: TextView, shown: Shown) {
@@ -173,7 +175,9 @@ class ChatActivity : Activity(), ChatScreen {
     )
 
     override fun grew(shown: Shown) {
+        val atTheEnd = !scroll.canScrollVertically(1)
         growing?.let { draw(it, shown) }
+        if (atTheEnd) toTheEnd()
     }
 
     override fun say(sentence: String) {

@@ -20,7 +20,7 @@ class HistoryActivity : Activity() {
         place = Workplace.of(this)
         widgets = Widgets(this)
         list = widgets.column()
-        words = EditText(this).apply { hint = getString(R.string.search) }
+        words = widgets.field(getString(R.string.search))
         val search = widgets.row(widgets.wide(words), widgets.button(getString(R.string.search)) { refresh() })
         setContentView(widgets.screen(widgets.column(widgets.wide(widgets.scrolling(list), vertical = true), search)))
         refresh()

@@ -1,12 +1,15 @@
 package dev.parcae.app
 
 import android.content.Context
+import android.view.Gravity
 import android.view.View
 import android.view.ViewGroup
 import android.widget.Button
 import android.widget.CheckBox
+import android.widget.EditText
 import android.widget.LinearLayout
 import android.widget.ScrollView
+import android.widget.SeekBar
 import android.widget.TextView
 
 /** Small constructors of framework widgets. Text sizes are the system's, so large fonts work; all that can be touched is 48 dp high. */
@@ -17,7 +20,7 @@ class Widgets(private val context: Context) {
 
     fun column(vararg children: View) = stack(LinearLayout.VERTICAL, *children)
 
-    fun row(vararg children: View) = stack(LinearLayout.HORIZONTAL, *children)
+    fun row(vararg children: View) = stack(LinearLayout.HORIZONTAL, *children).apply { gravity = Gravity.CENTER_VERTICAL }
 
     private fun stack(way: Int, vararg children: View) = LinearLayout(context).apply {
         orientation = way
@@ -26,9 +29,10 @@ class Widgets(private val context: Context) {
 
     /** Make [child] take what is left of a row or column. */
     fun <V : View> wide(child: V, vertical: Boolean = false): V = child.apply {
-        val wrap = ViewGroup.LayoutParams.WRAP_CONTENT
+        // a slider's own height is less than a finger needs
+        val high = if (child is SeekBar) dp(TOUCH) else ViewGroup.LayoutParams.WRAP_CONTENT
         val fill = ViewGroup.LayoutParams.MATCH_PARENT
-        layoutParams = if (vertical) LinearLayout.LayoutParams(fill, 0, 1f) else LinearLayout.LayoutParams(0, wrap, 1f)
+        layoutParams = if (vertical) LinearLayout.LayoutParams(fill, 0, 1f) else LinearLayout.LayoutParams(0, high, 1f)
     }
 
     fun scrolling(child: View) = ScrollView(context).apply { addView(child) }
@@ -45,6 +49,12 @@ class Widgets(private val context: Context) {
         if (what.isNotEmpty()) contentDescription = "$label: $what"
         minHeight = dp(TOUCH)
         setOnClickListener { pressed() }
+    }
+
+    fun field(label: String, lines: Int = 1) = EditText(context).apply {
+        hint = label
+        minHeight = dp(TOUCH)
+        maxLines = lines
     }
 
     fun check(label: String, on: Boolean, changed: (Boolean) -> Unit) = CheckBox(context).apply {
