@@ -137,6 +137,8 @@ def pack(base: Path, aar: Path | None) -> Path:
 
 def compile_app(*options: str) -> None:
     """Compile all modules, and test them unless the options say otherwise; jars lie in `app/target` afterwards."""
+    for classes in DEMO.glob("*/target/classes"):  # the compiler leaves those of sources that are gone
+        shutil.rmtree(classes)
     subprocess.run([*MAVEN, "-P", "app", "verify", f"-Dparcae.python={sys.executable}", *options], cwd=DEMO, check=True)
 
 
