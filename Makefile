@@ -4,6 +4,7 @@
 ## make test-android   the Android app's Kotlin on the JVM, and its APK built and driven
 ## make android-demo   build, sign and verify the Android app with the embedded model in it
 ## make test-web       the web demo in Node, it and the artifacts' pages in headless Chromium
+## make web-bench      the 140M shape in headless Chromium, beside wllama's Llama of equal depth
 ## make web-demo       serve the web demo at http://localhost:4173
 ## make acceptance     the full matrix of targets, forms, loop counts and presets
 ## make shapes         300 random models on every target: verified, or refused by name
@@ -26,7 +27,7 @@ SETUP := .venv/.installed
 # The embedded model is small: one thread is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint suite test-android android-demo acceptance shapes soak mutants bench resources app-kit app-artifacts web-demo test-web lock sbom audit docs docs-check clean
+.PHONY: help demo test lint suite test-android android-demo acceptance shapes soak mutants bench resources app-kit app-artifacts web-demo test-web web-bench lock sbom audit docs docs-check clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -204,6 +205,21 @@ $(REPORTS)/.made: | $(SETUP) app-artifacts
 		--rounds 3 --prompts 1 --out $(@D) > /dev/null
 	$(BIN)/parcae-export compare $(COMPARED) --bench $(@D)/bench.json --out $(@D)/compare.html --force > /dev/null
 	@touch $@
+
+# The 140M shape (random weights) in headless Chromium at T = 1, 4 and 8, and a Llama of equal depth and width in wllama.
+WEB_BENCH := build/web-bench
+web-bench: $(SETUP) $(WEB_BENCH)/models/models.json $(WEB_BENCH)/llama/T8.gguf
+	cd web_demo && npm ci --no-audit --no-fund --silent && npm run --silent bench
+	@cat $(WEB_BENCH)/browser-*.md
+
+$(WEB_BENCH)/models/models.json: | $(SETUP)
+	$(BIN)/parcae-export --model parcae-140m --random-weights --portable --compute fp32 --kv shared --no-verify \
+		--out $(WEB_BENCH)/artifact --force --quiet
+	$(BIN)/parcae-export bundle $(WEB_BENCH)/artifact/parcae-140m-onnx-dynamic-int4-portable --platform web \
+		--app $(@D) --name parcae-140m
+
+$(WEB_BENCH)/llama/T8.gguf: | $(SETUP)
+	$(BIN)/python -m export.bench.baselines.web_llama --loops 1 --loops 4 --loops 8 --out $(@D)
 
 clean:
 	rm -rf .venv dist build *.egg-info android_demo/build android_demo/*/target web_demo/node_modules web_demo/dist web_demo/public/models web_demo/public/runtime

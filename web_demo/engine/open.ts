@@ -34,7 +34,13 @@ export interface Model {
  * Caches are held in place; if that fails for any reason but memory, through the public API. Weights and graphs are
  * dropped from `files` once the runtime has them. Throws `EngineError`.
  */
-export async function openModel(manifest: Manifest, files: Files, runtime: string, wanted?: Way): Promise<Model> {
+export async function openModel(
+  manifest: Manifest,
+  files: Files,
+  runtime: string,
+  wanted?: Way,
+  threads = 1,
+): Promise<Model> {
   checkRuntime(manifest, "web", ORT_NAME, ORT_VERSION);
   if (manifest.loops.form !== "stages") {
     throw new EngineError("session", manifest.loops.form, `this app runs the loop itself: export with --loops dynamic`);
@@ -47,7 +53,7 @@ export async function openModel(manifest: Manifest, files: Files, runtime: strin
   let way: Way = "in place";
   if (wanted !== "presents") {
     try {
-      module = await openRuntime(runtime);
+      module = await openRuntime(runtime, threads);
       stages = await InPlaceStages.open(module, manifest, files, options);
       await tryOut(manifest, stages);
     } catch (error) {

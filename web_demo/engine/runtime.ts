@@ -77,22 +77,27 @@ export function checkPlatform(): void {
 
 const opened = new Map<string, Promise<OrtModule>>();
 
-/** Load the module from the folder at `base` (a URL that ends in a slash), once. One thread: two were never faster. */
-export function openRuntime(base: string): Promise<OrtModule> {
-  let module = opened.get(base);
+/**
+ * Load the module from the folder at `base` (a URL that ends in a slash), once.
+ *
+ * More than one thread needs a page that is isolated from other origins. The page asks for one: `make web-bench`.
+ */
+export function openRuntime(base: string, threads = 1): Promise<OrtModule> {
+  const key = `${base} ${threads}`;
+  let module = opened.get(key);
   if (!module) {
-    module = instantiate(base);
-    opened.set(base, module);
-    module.catch(() => opened.delete(base));
+    module = instantiate(base, threads);
+    opened.set(key, module);
+    module.catch(() => opened.delete(key));
   }
   return module;
 }
 
-async function instantiate(base: string): Promise<OrtModule> {
+async function instantiate(base: string, threads: number): Promise<OrtModule> {
   checkPlatform();
   const glue = (await import(/* @vite-ignore */ `${base}ort-wasm-simd-threaded.mjs`)) as { default: Factory };
-  const module = await glue.default({ numThreads: 1, locateFile: (name: string) => base + name });
-  if (module._OrtInit(1, 3) !== 0) throw lastError(module);
+  const module = await glue.default({ numThreads: threads, locateFile: (name: string) => base + name });
+  if (module._OrtInit(threads, 3) !== 0) throw lastError(module);
   return module;
 }
 
