@@ -209,8 +209,10 @@ $(REPORTS)/.made: | $(SETUP) app-artifacts
 # The 140M shape (random weights) in headless Chromium at T = 1, 4 and 8, and a Llama of equal depth and width in wllama.
 WEB_BENCH := build/web-bench
 web-bench: $(SETUP) $(WEB_BENCH)/models/models.json $(WEB_BENCH)/llama/T8.gguf
+	@command -v npm > /dev/null || { echo "the bench needs npm: install Node.js 20.19 or later"; exit 5; }
+	@test -x "$${CHROMIUM:-/usr/bin/chromium}" || { echo "the bench needs Chromium: apt-get install chromium, or CHROMIUM=/path/to/it"; exit 5; }
 	cd web_demo && npm ci --no-audit --no-fund --silent && npm run --silent bench
-	@cat $(WEB_BENCH)/browser-*.md
+	@cat $(WEB_BENCH)/*.md
 
 $(WEB_BENCH)/models/models.json: | $(SETUP)
 	$(BIN)/parcae-export --model parcae-140m --random-weights --portable --compute fp32 --kv shared --no-verify \

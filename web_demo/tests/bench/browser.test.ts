@@ -1,7 +1,8 @@
 /**
  * Load time, first token, tokens per second and memory of the 140M shape in headless Chromium: `make web-bench`.
  *
- * Every point has a browser of its own, so that its memory is its own. Writes build/web-bench/browser.json and .md.
+ * Every point has a browser of its own, so that its memory is its own. Writes a .json and a .md for each engine into
+ * build/web-bench. WEB_BENCH_ENGINES=parcae or =wllama measures the one alone.
  */
 import { readFile } from "node:fs/promises";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -10,7 +11,7 @@ import { cpus } from "node:os";
 import path from "node:path";
 
 import { chromium } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, expect, test } from "vitest";
 
 import { ROOT } from "../unit/kit.ts";
 import type { Asked, Times } from "./page.ts";
@@ -30,14 +31,18 @@ const TYPES: Record<string, string> = {
   ".json": "application/json",
   ".wasm": "application/wasm",
 };
-const ISOLATED = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
+// Threads share memory, which needs a page that is isolated from other origins.
+const HEADERS = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"];
 const LOOPS = [1, 4, 8];
 const CONTEXT = 128;
 const ENGINES = (process.env.WEB_BENCH_ENGINES ?? "parcae,wllama").split(",") as Asked["engine"][];
+const TITLES = {
+  parcae: "Parcae, the 140M shape, int4, in this project's engine",
+  wllama: "A Llama of equal depth and width, Q4_0, in wllama",
+};
 
 interface Row extends Asked, Times {
-  isolated: boolean;
   fileBytes: number;
   /** The page's process: at most, and after the last token. */
   peakBytes: number;
@@ -47,8 +52,8 @@ interface Row extends Asked, Times {
 const rows: Row[] = [];
 let version = "";
 
-/** The built page and the models, with or without the headers that isolate it from other origins. */
-async function serve(isolated: boolean): Promise<{ server: Server; url: string }> {
+/** The built page, the models and both runtimes. */
+async function serve(): Promise<{ server: Server; url: string }> {
   const server = createServer((request, response) => {
     const name = decodeURIComponent(new URL(request.url!, "http://x").pathname).slice(1) || "index.html";
     const [place, ...rest] = name.split("/") as [string, ...string[]];
@@ -56,7 +61,7 @@ async function serve(isolated: boolean): Promise<{ server: Server; url: string }
     readFile(folder ? path.join(folder, ...rest) : path.join(OUT, "site", name))
       .then((content) => {
         const type = TYPES[path.extname(name)] ?? "application/octet-stream";
-        response.writeHead(200, { "Content-Type": type, ...(isolated ? ISOLATED : {}) }).end(content);
+        response.writeHead(200, { "Content-Type": type, ...HEADERS }).end(content);
       })
       .catch(() => response.writeHead(404).end());
   });
@@ -64,8 +69,8 @@ async function serve(isolated: boolean): Promise<{ server: Server; url: string }
   return { server, url: `http://127.0.0.1:${(server.address() as { port: number }).port}/` };
 }
 
-async function measure(asked: Omit<Asked, "base">, isolated: boolean): Promise<Row> {
-  const { server, url } = await serve(isolated);
+async function measure(asked: Omit<Asked, "base">): Promise<Row> {
+  const { server, url } = await serve();
   const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
   const browser = await chromium.launch({ executablePath, headless: true, args: FLAGS });
   version = browser.version();
@@ -73,7 +78,7 @@ async function measure(asked: Omit<Asked, "base">, isolated: boolean): Promise<R
     const page = await browser.newPage();
     await page.goto(url);
     await page.waitForFunction(() => typeof globalThis.measure === "function");
-    expect(await page.evaluate(() => crossOriginIsolated)).toBe(isolated);
+    expect(await page.evaluate(() => crossOriginIsolated)).toBe(true);
     const given = { ...asked, base: url };
     const times = await page.evaluate((values) => globalThis.measure(values), given);
     const session = await browser.newBrowserCDPSession();
@@ -82,7 +87,7 @@ async function measure(asked: Omit<Asked, "base">, isolated: boolean): Promise<R
     };
     const held = processInfo.filter(({ type }) => type === "renderer").map(({ id }) => memoryOf(id));
     const most = held.reduce((one, other) => (other.peakBytes > one.peakBytes ? other : one));
-    return { ...given, ...times, isolated, ...most, fileBytes: await bytesOf(asked) };
+    return { ...given, ...times, ...most, fileBytes: await bytesOf(asked) };
   } finally {
     await browser.close();
     server.close();
@@ -103,20 +108,16 @@ async function bytesOf({ engine, loops }: Omit<Asked, "base">): Promise<number> 
   return Object.values(files).reduce((sum, { bytes }) => sum + bytes, 0);
 }
 
-function table(): string {
-  const columns = [
-    ...["what", "threads", "isolated", "T", "files", "load", `first token of ${CONTEXT}`, "tokens/s", "process, at most"],
-    "after",
-  ];
+function table(measured: Row[]): string {
+  const columns = ["T", "threads", "files", "loading", `first token after ${CONTEXT}`, "tokens/s", "memory, at most"];
+  columns.push("memory at the end");
   const line = (cells: string[]): string => `| ${cells.join(" | ")} |`;
   const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(0)} MB`;
   const seconds = (value: number): string => `${value.toFixed(2)} s`;
-  const lines = rows.map((row) =>
+  const lines = measured.map((row) =>
     line([
-      row.engine === "parcae" ? "Parcae 140M, int4" : "Llama of equal depth, Q4_0, wllama",
-      String(row.threads),
-      row.isolated ? "yes" : "no",
       String(row.loops),
+      String(row.threads),
       megabytes(row.fileBytes),
       seconds(row.readSeconds + row.openSeconds),
       seconds(row.firstTokenSeconds),
@@ -128,27 +129,21 @@ function table(): string {
   return [line(columns), line(columns.map(() => "---")), ...lines].join("\n");
 }
 
-beforeAll(() => {
-  console.log(`${cpus()[0]!.model}, ${cpus().length} processors`);
-});
-
 afterAll(() => {
   const about = { chromium: version, processor: cpus()[0]!.model, processors: cpus().length, context: CONTEXT };
-  const name = `browser-${ENGINES.join("-")}`;
-  writeFileSync(path.join(OUT, `${name}.json`), `${JSON.stringify({ ...about, rows }, null, 1)}\n`);
-  writeFileSync(path.join(OUT, `${name}.md`), `${table()}\n`);
-  console.log(`Chromium ${version}, ${about.processor}\n${table()}`);
+  console.log(`Chromium ${version}, ${about.processor}, ${about.processors} processors`);
+  for (const engine of ENGINES) {
+    const measured = rows.filter((row) => row.engine === engine);
+    writeFileSync(path.join(OUT, `${engine}.json`), `${JSON.stringify({ ...about, rows: measured }, null, 1)}\n`);
+    writeFileSync(path.join(OUT, `${engine}.md`), `${TITLES[engine]}\n\n${table(measured)}\n`);
+  }
 });
 
 const POINTS = ENGINES.flatMap((engine) =>
-  [
-    { threads: 1, isolated: false },
-    { threads: 1, isolated: true },
-    { threads: 2, isolated: true },
-  ].flatMap((how) => LOOPS.map((loops) => ({ engine, loops, ...how }))),
+  [1, 2].flatMap((threads) => LOOPS.map((loops) => ({ engine, loops, threads, context: CONTEXT }))),
 );
-test.each(POINTS)("$engine T=$loops, $threads threads, isolated $isolated", async ({ isolated, ...asked }) => {
-  const row = await measure({ ...asked, context: CONTEXT }, isolated);
+test.each(POINTS)("$engine T=$loops, $threads threads", async (asked) => {
+  const row = await measure(asked);
   expect(row.tokensPerSecond).toBeGreaterThan(0);
   rows.push(row);
 });
