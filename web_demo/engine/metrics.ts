@@ -14,7 +14,8 @@ export interface Metrics {
   loopRate: number;
   /** Runs of the recurrent block that the runtime finished for this answer. */
   executedLoops: number;
-  /** Bytes of caches and of the runtime's whole heap (0 where it does not say). */
+  /** Bytes of weights as the runtime holds them, of caches, and of its whole heap (0 where it does not say). */
+  weightBytes: number;
   cacheBytes: number;
   heapBytes: number;
   /** Tokens that the context holds now. */
@@ -30,6 +31,7 @@ export class Meter {
   constructor(
     private readonly given: number,
     private readonly before: Executed,
+    private readonly weightBytes: number,
   ) {}
 
   add(seconds: number, loops: number): void {
@@ -52,6 +54,7 @@ export class Meter {
       decodeRate: rate(this.tokens - 1, this.seconds),
       loopRate: rate(this.loops, this.seconds),
       executedLoops: now.executed.recur - this.before.recur,
+      weightBytes: this.weightBytes,
       cacheBytes: now.cacheBytes,
       heapBytes: now.heapBytes,
       context: now.context,

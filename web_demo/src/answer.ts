@@ -1,6 +1,6 @@
 /** One answer on the page: its text as it comes, T, what was measured, and the convergence meter. */
 import type { Metrics } from "../engine/metrics.ts";
-import { announce, el, fact } from "./dom.ts";
+import { announce, el, fact, showError } from "./dom.ts";
 import { ConvergenceMeter } from "./meter.ts";
 import { textOf, type StoredAnswer } from "./store.ts";
 import { rate, STRINGS, time } from "./strings.ts";
@@ -15,7 +15,7 @@ export function factsOf(metrics: Metrics, loopsUsed: number[], context: number):
     fact(STRINGS.loopRate, rate(metrics.loopRate)),
     fact(STRINGS.averageLoops, loopsUsed.length ? average.toFixed(average % 1 ? 2 : 0) : "–"),
     fact(STRINGS.executed, String(metrics.executedLoops)),
-    fact(STRINGS.memory, STRINGS.memoryValue(metrics.heapBytes, metrics.cacheBytes)),
+    fact(STRINGS.memory, STRINGS.memoryValue(metrics)),
     fact(STRINGS.context, STRINGS.contextValue(metrics.context, context)),
   ];
 }
@@ -65,7 +65,10 @@ export function answerElement(answer: StoredAnswer, { context, reference, use }:
   );
   details.addEventListener("toggle", () => meter.show(answer.changes, pieces));
   const copy = (): void => {
-    void navigator.clipboard.writeText(textOf(answer)).then(() => announce(STRINGS.copied));
+    void navigator.clipboard.writeText(textOf(answer)).then(
+      () => announce(STRINGS.copied),
+      (error: unknown) => showError(STRINGS.notCopied(String(error))),
+    );
   };
   return el(
     "article",

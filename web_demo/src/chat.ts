@@ -148,11 +148,14 @@ export class ChatView {
 
   private async answer(conversation: Conversation, exchange: Exchange, counts: number[]): Promise<void> {
     this.stopped = false;
+    const pressed = this.pressed();
     showError("");
     try {
       for (const loops of counts) {
         if (this.isStopped()) break;
-        const answer = await this.generate(conversation, exchange, loops);
+        const coming = this.generate(conversation, exchange, loops);
+        if (pressed) this.stop.focus(); // the button that was pressed is disabled or gone
+        const answer = await coming;
         if (!answer) break;
         exchange.answers = exchange.answers.filter((old) => !isSameRequest(old, answer));
         exchange.answers.push(answer);
@@ -165,9 +168,18 @@ export class ChatView {
       showError(reasonOf(error));
     } finally {
       this.running = null;
+      const waits = document.activeElement === this.stop;
       if (this.conversation === conversation) this.draw();
+      if (waits) (pressed === "again" ? this.log.querySelector<HTMLElement>(".regenerate") : pressed)?.focus();
       await this.onChange(this.conversation?.id ?? "");
     }
+  }
+
+  /** The button that the keyboard is on: where it goes back to after the answer. */
+  private pressed(): HTMLElement | "again" | null {
+    const held = document.activeElement;
+    if (held?.matches(".regenerate")) return "again";
+    return held === this.send || held === this.compare ? (held as HTMLElement) : null;
   }
 
   private async generate(conversation: Conversation, exchange: Exchange, loops: number): Promise<StoredAnswer | null> {
@@ -232,7 +244,10 @@ export class ChatView {
     const elements = answers.map((answer, place) => {
       const use = (): void => {
         exchange.chosen = place;
-        void this.store.put(this.conversation!).then(() => this.draw());
+        void this.store.put(this.conversation!).then(() => {
+          this.draw();
+          this.input.focus(); // the button is gone
+        });
       };
       const element = answerElement(answer, {
         context: this.loaded?.manifest.cache.context ?? answer.metrics.context,

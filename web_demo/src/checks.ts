@@ -62,6 +62,7 @@ class Check {
   };
 
   private async start(): Promise<void> {
+    const pressed = document.activeElement === this.run;
     this.run.disabled = true;
     this.progress.hidden = false;
     showError("");
@@ -73,6 +74,8 @@ class Check {
       this.progress.hidden = true;
       this.line.textContent = "";
       this.run.disabled = !this.loaded;
+      // A button that is disabled loses the keyboard: give it back unless it went elsewhere.
+      if (pressed && [document.body, this.run].includes(document.activeElement as HTMLElement)) this.run.focus();
     }
   }
 }

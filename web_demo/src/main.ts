@@ -58,6 +58,11 @@ function showView(): void {
   for (const view of document.querySelectorAll<HTMLElement>("#views > section")) {
     view.hidden = `#${view.id.replace("view-", "")}` !== chosen;
   }
+  if (document.activeElement?.closest("#views > section[hidden]")) {
+    const shown = byId(`view-${chosen.slice(1)}`); // the view that was left had the keyboard
+    shown.tabIndex = -1;
+    shown.focus();
+  }
   for (const link of document.querySelectorAll<HTMLElement>("#tabs a")) {
     if (link.dataset.view === chosen) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");

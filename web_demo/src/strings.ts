@@ -1,5 +1,6 @@
 /** Everything that a person reads. */
 import type { Ending } from "../engine/generate.ts";
+import type { Metrics } from "../engine/metrics.ts";
 import type { Failure } from "./protocol.ts";
 
 export const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
@@ -43,6 +44,7 @@ export const STRINGS = {
   regenerate: (loops: number) => `Regenerate at T = ${loops}`,
   copy: "Copy",
   copied: "Copied.",
+  notCopied: (reason: string) => `The browser did not copy it: ${reason}`,
   use: "Go on from this answer",
   differs: (place: number, reference: number) => `Differs from T = ${reference} from token ${place + 1} on (marked).`,
   same: (reference: number) => `Same tokens as T = ${reference}.`,
@@ -68,7 +70,8 @@ export const STRINGS = {
   averageLoops: "Loops per token",
   executed: "Loops executed",
   memory: "Memory",
-  memoryValue: (heap: number, cache: number) => `${heap ? `${megabytes(heap)}, ` : ""}cache ${megabytes(cache)}`,
+  memoryValue: ({ heapBytes, weightBytes, cacheBytes }: Metrics) =>
+    `${heapBytes ? `${megabytes(heapBytes)}: ` : ""}weights ${megabytes(weightBytes)}, cache ${megabytes(cacheBytes)}`,
   context: "Context",
   contextValue: (used: number, whole: number) => `${used} of ${whole}`,
   meter: "Convergence",

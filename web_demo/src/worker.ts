@@ -1,4 +1,4 @@
-/** The engine in a worker of its own, so that the page answers while it computes. One call at a time. */
+/** The engine in a worker of its own, so that the page answers while it computes. A call waits for the one before it. */
 import { bench } from "../engine/bench.ts";
 import { Cancelled, EngineError } from "../engine/errors.ts";
 import { fileSource, readFiles, urlSource } from "../engine/files.ts";
@@ -14,6 +14,7 @@ type Tell<N extends Name> = (event: Calls[N]["event"]) => void;
 
 let talk: Talk | null = null;
 const running = new Map<number, AbortController>();
+let before: Promise<unknown> = Promise.resolve();
 const send = (message: unknown): void => {
   postMessage(message);
 };
@@ -52,7 +53,8 @@ async function ask(given: AskArguments, tell: Tell<"ask">, signal: AbortSignal):
       heapBytes: model.heapBytes(),
       context: host.length,
     });
-  const newMeter = (): Meter => new Meter(pendingOf(given.history).length + message.length, host.executed);
+  const newMeter = (): Meter =>
+    new Meter(pendingOf(given.history).length + message.length, host.executed, manifest.memory.weights);
   meter = newMeter();
   const steps = generate(talk!, {
     ...given,
@@ -109,7 +111,9 @@ addEventListener("message", ({ data }: MessageEvent<Request>) => {
   }
   const stop = new AbortController();
   running.set(data.id, stop);
-  answer(data, stop.signal)
+  // All calls share one cache: one that began inside of another would change what the other reads.
+  before = before
+    .then(() => answer(data, stop.signal))
     .then((result) => send({ id: data.id, result }))
     .catch((error: unknown) => send({ id: data.id, error: failureOf(error) }))
     .finally(() => running.delete(data.id));

@@ -1,5 +1,6 @@
 /** Headless Chromium on the built page, served with models that a test may damage. Nothing else is asked for. */
 import { createServer, type Server } from "node:http";
+import { mkdirSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 
@@ -7,8 +8,11 @@ import { chromium, type Browser, type BrowserContext, type Page } from "playwrig
 import { expect } from "vitest";
 
 import { MODELS, ROOT } from "../unit/kit.ts";
+import type { StoredConversation } from "./stored.ts";
 
 const DIST = path.join(ROOT, "web_demo/dist");
+/** Where screenshots and downloads are left. */
+export const OUT = path.join(ROOT, "build/web-test");
 const TYPES: Record<string, string> = {
   ".html": "text/html; charset=utf-8",
   ".js": "text/javascript",
@@ -39,6 +43,8 @@ export type Damage = (name: string, content: Buffer) => Buffer | null;
 
 export class Site {
   damage: Damage | null = null;
+  /** Code that the page's worker begins with: it takes from the browser what another one may not have. */
+  before = "";
   private constructor(
     private readonly server: Server,
     private readonly browser: Browser,
@@ -46,6 +52,7 @@ export class Site {
   ) {}
 
   static async open(): Promise<Site> {
+    mkdirSync(OUT, { recursive: true });
     let site: Site | null = null;
     const server = createServer((request, response) => {
       const name = decodeURIComponent(new URL(request.url!, "http://x").pathname).slice(1) || "index.html";
@@ -53,6 +60,7 @@ export class Site {
       const file = isModel ? path.join(MODELS, name.slice(7)) : path.join(DIST, name);
       readFile(file)
         .then((content) => (isModel && site?.damage ? site.damage(name.slice(7), content) : content))
+        .then((content) => (content && /\/worker-[^/]*\.js$/.test(name) ? site!.before + content.toString() : content))
         .catch(() => null)
         .then((content) => {
           const type = TYPES[path.extname(name)] ?? "application/octet-stream";
@@ -62,7 +70,9 @@ export class Site {
     });
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     const { port } = server.address() as { port: number };
-    return (site = new Site(server, await launch(), `http://127.0.0.1:${port}/`));
+    const browser = await launch();
+    console.log(`Chromium ${browser.version()}`);
+    return (site = new Site(server, browser, `http://127.0.0.1:${port}/`));
   }
 
   async close(): Promise<void> {
@@ -70,13 +80,11 @@ export class Site {
     this.server.close();
   }
 
-  /** Close what a test that failed left open. */
-  async leaveAll(): Promise<void> {
+  /** Close what a test that failed left open, and serve everything as it is. */
+  async mend(): Promise<void> {
+    this.damage = null;
+    this.before = "";
     for (const context of this.browser.contexts()) await context.close();
-  }
-
-  version(): string {
-    return this.browser.version();
   }
 
   async visit(options: Parameters<Browser["newContext"]>[0] = {}): Promise<Visit> {
@@ -168,19 +176,4 @@ export class Visit {
         }),
     );
   }
-}
-
-export interface StoredConversation {
-  updated: number;
-  exchanges: {
-    text: string;
-    chosen: number;
-    answers: {
-      turn: { given: number[]; loops: number; tokens: number[]; loopsUsed: number[] };
-      changes: number[][];
-      ending: string;
-      pieces: string[];
-      metrics: { executedLoops: number; firstToken: number; heapBytes: number };
-    }[];
-  }[];
 }
