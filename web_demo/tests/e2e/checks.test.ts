@@ -55,7 +55,9 @@ test("a self-test that is asked for during an answer waits for it and changes no
   await page.getByRole("button", { name: "Run the self-test" }).click();
   await page.locator(".verdict").waitFor();
   expect(await page.locator(".verdict").textContent()).toMatch(/^Passed/);
-  expect(lastExchange(await visit.stored()).answers[0]!.turn.tokens).toEqual(alone);
+  await visit.settle();
+  const both = (await visit.stored()).map((conversation) => lastExchange([conversation]).answers[0]!.turn.tokens);
+  expect(both).toEqual([alone, alone]);
   await visit.leave();
 });
 
