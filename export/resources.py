@@ -35,11 +35,12 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes: of memory at the peak, of disk for the artifacts, and of disk for temporary files."""
+    """Bytes of memory at the peak, of disk for the artifacts, of disk for temporary files; seconds of one core."""
 
     memory: int
     disk: int
     temporary: int
+    seconds: int = 0
 
     def to_dict(self) -> dict[str, int]:
         return asdict(self)
@@ -51,7 +52,7 @@ def check_resources(request: ExportRequest, recipe: Recipe, artifacts: dict[str,
     if config is None:
         return None
     try:
-        needs = estimate(config, recipe, artifacts, sum(artifacts.values()))
+        needs = estimate(config, recipe, artifacts, sum(artifacts.values()), request.verify)
     except RecipeError:  # it does not fit the model, which is said once the model is open
         return None
     if request.resource_check:
@@ -59,7 +60,9 @@ def check_resources(request: ExportRequest, recipe: Recipe, artifacts: dict[str,
     return needs
 
 
-def estimate(config: ParcaeConfig, recipe: Recipe, targets: Collection[str], artifacts: int = 1) -> Needs:
+def estimate(
+    config: ParcaeConfig, recipe: Recipe, targets: Collection[str], artifacts: int = 1, gates: bool = True
+) -> Needs:
     """What exports of a model to these targets need; `artifacts` is how many folders they make.
 
     Targets are written one after the other, so the one that needs the most memory counts. Reads shapes alone.
@@ -67,10 +70,13 @@ def estimate(config: ParcaeConfig, recipe: Recipe, targets: Collection[str], art
     with torch.device("meta"):
         model = Parcae(config)
     floats = 4 * sum(parameter.numel() for parameter in model.parameters())
-    rows = [find_target(name) for name in targets]
-    memory = max(row.library_bytes + row.peak_copies * floats for row in rows)
+    rows = [find_target(name).footprint for name in targets]
+    memory = max(row.library_bytes + (row.copies if gates else row.copies_written) * floats for row in rows)
     stored = total_bytes(plan_table(recipe, model)) + BESIDE
-    return Needs(int(memory), stored * artifacts, stored if any(row.writes_twice for row in rows) else 0)
+    rates = [row.seconds_written + row.seconds_judged * gates for row in rows]
+    seconds = sum(row.seconds + rate * floats / GIGABYTE for row, rate in zip(rows, rates, strict=True))
+    twice = any(row.writes_twice for row in rows)
+    return Needs(int(memory), stored * artifacts, stored * twice, int(seconds))
 
 
 def check(needs: Needs, out: Path) -> None:

@@ -71,6 +71,21 @@ class WriteOptions:
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """What an export takes of the machine: bytes of the libraries before any model, and copies of the model in fp32 at
+    the peak, with and without gates. Seconds of one core: of the libraries, and for each gigabyte of the model in fp32.
+    """
+
+    library_bytes: int = 600_000_000
+    copies: float = 4.5
+    copies_written: float = 4.5  # without gates
+    seconds: float = 15.0
+    seconds_written: float = 60.0  # for each gigabyte, without gates
+    seconds_judged: float = 200.0  # for each gigabyte, by the gates
+    writes_twice: bool = False  # a converter writes the file, and it is copied from there
+
+
+@dataclass(frozen=True)
 class StoredInjection:
     """The injection's tensors as the finished artifact's graphs consume them."""
 
@@ -148,9 +163,7 @@ class Target:
     last_logits_forms: tuple[LoopForm, ...] = ()  # forms that give the last position's logits alone by default
     delegate_module: str | None = None  # its `check_delegate(name)` raises for a delegate that cannot be lowered to
     shares_static: bool = False  # static loop counts are small graphs over one weights file, and go into one folder
-    library_bytes: int = 600_000_000  # memory of a process before any model, with what writes and executes this target
-    peak_copies: float = 4.5  # memory of an export, in copies of the fp32 model; measured: docs/trust.md
-    writes_twice: bool = False  # a converter writes the file, and it is copied from there
+    footprint: Footprint = Footprint()  # what an export takes of the machine; measured: docs/trust.md
 
     def default_kv_dtype(self, compute: Compute | str) -> str:
         """The cache's type where none is asked for: nothing is rounded in it where arithmetic is fp32."""
@@ -209,9 +222,7 @@ TARGETS = {
             zero_points=False,
             memory_module="export.targets.executorch.memory",
             delegate_module="export.targets.executorch.writer",
-            library_bytes=1_100_000_000,
-            peak_copies=6.0,
-            writes_twice=True,
+            footprint=Footprint(1_100_000_000, 6.0, 6.0, writes_twice=True),
         ),
         Target(
             name="coreml",
@@ -230,9 +241,7 @@ TARGETS = {
             host_runtime="coreml" if sys.platform == "darwin" else "mil-interpreter",
             runtime_module="export.targets.coreml.engine",
             palettes=True,
-            library_bytes=1_100_000_000,
-            peak_copies=6.0,
-            writes_twice=True,
+            footprint=Footprint(1_100_000_000, 6.0, 6.0, writes_twice=True),
         ),
     )
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # there is one object of each, and they are compared for every result
 class DType:
     """One MIL data type.
 

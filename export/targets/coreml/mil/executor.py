@@ -97,7 +97,8 @@ class Executor:
                 self.constants.limits.tick()
             except LimitError as error:
                 raise LimitError(f"{where()}: {error}") from None
-            results = self.operation(operation, scope, where)
+            known = self.constants.checked.get(id(operation))  # half of a program's operations are constants
+            results = self.operation(operation, scope, where) if known is None else known
             if operation.name in self.given:
                 results = self.check(operation, (self.given[operation.name],), where)
             for named, result in zip(operation.outputs, results, strict=True):
@@ -121,9 +122,8 @@ class Executor:
         self, operation: Operation, scope: Scope, where: Callable[[], str]
     ) -> tuple[Value | str, ...] | tuple[Value, ...]:
         kind = operation.type
-        if kind == "const":  # half of a program's operations
-            known = self.constants.checked.get(id(operation))
-            return (self.constant(operation, scope, where),) if known is None else known
+        if kind == "const":
+            return (self.constant(operation, scope, where),)
         if kind.startswith("constexpr_"):
             return self.constants.folded(
                 self.function, operation, lambda: self.computed(operation, scope, where, constant=True)

@@ -29,7 +29,8 @@ class Limits:
     elements: int = LEAST_ELEMENTS
     work: int = LEAST_WORK
     seconds: float = LEAST_SECONDS
-    _ends: float = field(default=float("inf"), init=False)
+    _ends: float = field(default=float("inf"), init=False)  # by the processor's clock
+    _ask: float = field(default=float("inf"), init=False)  # by the clock on the wall: not before this
 
     @classmethod
     def of(cls, folder: Path) -> Limits:
@@ -44,7 +45,9 @@ class Limits:
 
     def begin(self, bounded: bool) -> None:
         """Start the clock of a prediction, or stop it."""
-        self._ends = time.thread_time() + self.seconds if bounded else float("inf")
+        self._ends = self._ask = float("inf")
+        if bounded:
+            self._ends, self._ask = time.thread_time() + self.seconds, time.perf_counter() + self.seconds
 
     def room(self, elements: int, work: int = 0) -> None:
         """Raise `LimitError` for a result, or work, that is too large for the package."""
@@ -54,6 +57,14 @@ class Limits:
             raise LimitError(f"{work} multiplications; {self.work} are the most for a package of this size")
 
     def tick(self) -> None:
-        """Raise `LimitError` once a bounded prediction has taken its time."""
-        if time.thread_time() > self._ends:
+        """Raise `LimitError` once a bounded prediction has taken its time.
+
+        A thread cannot compute for longer than passes on the wall, and asking the system for what it computed makes it
+        stand in the queue again beside busy processes: once for each operation that was most of a prediction's time.
+        """
+        if (now := time.perf_counter()) < self._ask:
+            return
+        left = self._ends - time.thread_time()
+        if left < 0:
             raise LimitError(f"still running after {self.seconds:.0f} s; no package of this size needs that long")
+        self._ask = now + left

@@ -27,7 +27,7 @@ class TensorType:
     shape: tuple[int | None, ...] | None
 
     def admits(self, shape: tuple[int, ...]) -> bool:
-        if self.shape is None:
+        if self.shape is None or self.shape == shape:
             return True
         return len(self.shape) == len(shape) and all(
             want in (None, got) for want, got in zip(self.shape, shape, strict=True)

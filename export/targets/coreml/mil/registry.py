@@ -65,6 +65,8 @@ class Arguments:
     def room_for(self, *names: str) -> None:
         """The same for what the named parameters broadcast to."""
         tensors = [value.data for name in names for value in self.inputs.get(name, ()) if isinstance(value, Value)]
+        if math.prod(tensor.numel() for tensor in tensors) <= self.limits.elements:
+            return  # no result has more values than that
         if len(tensors) > 1 and any(tensor.shape != tensors[0].shape for tensor in tensors):
             try:
                 shape = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
