@@ -9,7 +9,7 @@ artifacts of a run share is made in prepare.py, what each has of its own here.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,13 @@ class ExportResult:
         return {**describe(self.path, self.manifest), **outcome, "notes": self.notes, "estimated": estimated}
 
 
-def run_export(request: ExportRequest, progress: Progress = silent) -> list[ExportResult]:
-    """Make every artifact that the request names. Failed ones lie in `NAME.failed` and have `passed` False."""
+def run_export(
+    request: ExportRequest, progress: Progress = silent, announce: Callable[[Needs], None] = lambda needs: None
+) -> list[ExportResult]:
+    """Make every artifact that the request names. Failed ones lie in `NAME.failed` and have `passed` False.
+
+    `announce` is given what all of it is estimated to need, before work starts.
+    """
     check_files_are_read(request)
     check_seed(request.seed)
     check_learning_is_read(request)
@@ -91,6 +96,8 @@ def run_export(request: ExportRequest, progress: Progress = silent) -> list[Expo
     loops = [parse_loops(text, request.max_loops) for text in request.loops]
     targets = [find_target(name) for name in expand_targets(request.target)]
     needs = check_resources(request, recipe, {t.name: len(group_loops(t, loops)) for t in targets})
+    if needs is not None:
+        announce(needs)
     progress("loading the model")
     source = open_source(
         request.model,

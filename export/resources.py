@@ -1,10 +1,12 @@
-"""What an export needs of the machine, estimated before it begins: memory and disk, against what there is.
+"""What an export needs of the machine, estimated before it begins: memory, disk and minutes, against what there is.
 
     needs = estimate(config, recipe, {"onnx"}, artifacts=1)
     check(needs, Path("dist"))                         # raises ResourceError before a weight is read
 
 The estimate is so many times the model in fp32, by the target's row, as measured on a released shape (docs/trust.md);
 what is measured there lies below it. An export that cannot fit would be killed after minutes, with nothing to show.
+Seconds are those of one core for rounding to nearest, writing and judging, at the rate of the machine that measured
+them: a rough figure. Calibration by GPTQ and learned rounding come on top.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from parcae_mobile.model import Parcae
 from quantize.planning import plan_table, total_bytes
 from quantize.recipe import Recipe, RecipeError
 
-GIGABYTE = 1e9
+GIGABYTE, MINUTE = 1e9, 60
 BESIDE = 20_000_000  # bytes of an artifact that are no weights: graphs, report, tokenizer, self-test
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -44,6 +46,12 @@ class Needs:
 
     def to_dict(self) -> dict[str, int]:
         return asdict(self)
+
+    def said(self, available: int) -> str:
+        """In words, beside the bytes of memory that are free."""
+        minutes = f"{self.seconds / MINUTE:.0f} minutes" if self.seconds > MINUTE else "under a minute"
+        memory = f"about {_gb(self.memory)} of memory ({_gb(available)} free)"
+        return f"{memory}, {_gb(self.disk)} of disk, {minutes} of one core, roughly"
 
 
 def check_resources(request: ExportRequest, recipe: Recipe, artifacts: dict[str, int]) -> Needs | None:

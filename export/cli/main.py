@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from export.cli import artifacts, bench, bundle, cache, loops, models, pages
-from export.cli.app import Json, app, options_of, out, print_json, progress_line, set_threads
+from export.cli.app import Json, app, err, options_of, out, print_json, progress_line, set_threads
 from export.cli.supervise import set_stage, supervise
 from export.request import ExportRequest
 from parcae_mobile.errors import GateError, ParcaeError, ToolCrashedError
 
 if TYPE_CHECKING:
     from export.pipeline import ExportResult
+    from export.resources import Needs
 
 SUBCOMMANDS = (artifacts, bench, bundle, cache, loops, models, pages)  # importing them registers their commands
 
@@ -46,7 +47,7 @@ def export(
     request = ExportRequest(**options)
     set_threads(request.threads)
     with progress_line(quiet or as_json) as progress:
-        results = run_export(request, progress)
+        results = run_export(request, progress, (lambda needs: None) if quiet or as_json else _announce)
     if as_json:
         print_json({"artifacts": [result.to_json() for result in results]})
     elif not quiet:
@@ -54,6 +55,14 @@ def export(
     failed = [result for result in results if not result.passed]
     if failed:
         raise GateError(f"{failed[0].path.name}: {failed[0].problems[0]}; see {failed[0].path}")
+
+
+def _announce(needs: Needs) -> None:
+    """What an export needs, where it is more than a glance at the clock."""
+    from export.resources import MINUTE, available_memory
+
+    if needs.seconds > MINUTE:
+        err.print(f"needs {needs.said(available_memory())}", soft_wrap=True)
 
 
 def _print(results: list[ExportResult], details: bool) -> None:

@@ -4,19 +4,22 @@
     choice.policy, choice.measured["shared"].kl_mean
 
 Policies differ only when decoding: within a chunk a token sees the keys of the same loop, of the past it sees what the
-policy kept. So windows are given as a prompt and then token by token, under each policy, and compared with `full`.
+policy kept. So windows are given as a prompt and then token by token, under each policy, and compared with `full`. The
+policies decode side by side, as rows of one batch: a step takes as long for a small model whatever its rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from export.targets.host import CacheGeometry
+from parcae_mobile.config import ParcaeConfig
 from parcae_mobile.kv_cache import KVCache
-from parcae_mobile.loops import KV_POLICIES
+from parcae_mobile.loops import KV_POLICIES, policy_slots
 from parcae_mobile.model import Parcae
 from parcae_mobile.parity import Distance, compare
 
@@ -24,6 +27,7 @@ MOST_KL = 1e-3
 PROMPT = 32
 WINDOWS, LENGTH = 8, 128
 JUDGED_LOOPS = 8
+BYTES_AT_ONCE = 256_000_000  # of caches of policies that decode side by side
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,13 @@ def choose_policy(model: Parcae, windows: Tensor, max_loops: int, context: int, 
     Bytes are those of a cache with `item` bytes for each number.
     """
     loops = min(JUDGED_LOOPS, max_loops)
-    full = decode(model, windows, loops, "full")
-    measured = {}
-    for policy in KV_POLICIES:
+    per_policy = CacheGeometry.of(model.config, loops).bytes_per_token(loops, 4) * windows.numel()
+    decoded: dict[str, Tensor] = {}
+    for group in _groups(list(KV_POLICIES), max(1, BYTES_AT_ONCE // per_policy)):
+        decoded |= decode(model, windows, loops, group)
+    full, measured = decoded["full"], {}
+    for policy, logits in decoded.items():
         geometry = CacheGeometry.of(model.config, max_loops, context, policy)
-        logits = full if policy == "full" else decode(model, windows, loops, policy)
         per_token = geometry.bytes_per_token(loops, item)
         measured[policy] = PolicyCost(compare(full, logits), per_token, per_token * context)
     fitting = [policy for policy, cost in measured.items() if cost.distance.kl_mean < MOST_KL]
@@ -94,12 +100,38 @@ def choose_policy(model: Parcae, windows: Tensor, max_loops: int, context: int, 
     return PolicyChoice(tuple(fitting), loops, measured)
 
 
+class SideBySide(KVCache):
+    """Caches of several policies as rows of one batch, `rows` for each, in slots for every loop.
+
+    Where a policy keeps one slot for several loops, a token that is done leaves its last loop's keys and values in each
+    of them; so all loops must run.
+    """
+
+    def __init__(self, config: ParcaeConfig, loops: int, policies: Sequence[str], rows: int, context: int) -> None:
+        super().__init__(config, loops, batch=rows * len(policies), context=context)
+        self.kept = [policy_slots(policy, loops) for policy in policies]
+        self.rows = rows
+
+    def advance(self, length: int, loops: int) -> None:
+        for tensors in (self.keys["core_block"], self.values["core_block"]):
+            for place, kept in enumerate(self.kept):
+                rows = slice(place * self.rows, (place + 1) * self.rows)
+                chunk = tensors[:, :, rows, :, self.length : self.length + length]
+                chunk[kept - 1 : -1] = chunk[-1]
+        super().advance(length, loops)
+
+
 @torch.no_grad()
-def decode(model: Parcae, windows: Tensor, loops: int, policy: str) -> Tensor:
-    """Logits (n, length - prompt, vocabulary) of the tokens after a prompt, each given alone."""
+def decode(model: Parcae, windows: Tensor, loops: int, policies: Sequence[str]) -> dict[str, Tensor]:
+    """By policy the logits (n, length - prompt, vocabulary) of the tokens after a prompt, each given alone."""
     count, length = windows.shape
     prompt = min(PROMPT, length // 2)
-    cache = KVCache(model.config, loops, batch=count, context=length, policy=policy)
-    model(windows[:, :prompt], loops, cache=cache, positions=torch.tensor([prompt - 1]))
-    steps = [model(windows[:, place : place + 1], loops, cache=cache) for place in range(prompt, length)]
-    return torch.cat(steps, dim=1)
+    ids = windows.repeat(len(policies), 1)
+    cache = SideBySide(model.config, loops, policies, count, length)
+    model(ids[:, :prompt], loops, cache=cache, positions=torch.tensor([prompt - 1]))
+    steps = [model(ids[:, place : place + 1], loops, cache=cache) for place in range(prompt, length)]
+    return dict(zip(policies, torch.cat(steps, dim=1).split(count), strict=True))
+
+
+def _groups(policies: list[str], at_once: int) -> list[list[str]]:
+    return [policies[first : first + at_once] for first in range(0, len(policies), at_once)]

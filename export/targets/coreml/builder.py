@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.targets.coreml.noise import quiet
+from export.targets.coreml.noise import importing, quiet
 from parcae_mobile.errors import ToolMissingError
 from quantize.apply import QuantizedModel
 from quantize.palette import PaletteTensor
 from quantize.tensor import QuantizedTensor
 
-with quiet():
+with importing():
     import coremltools as ct
     from coremltools.converters.mil.mil import Builder as mb
     from coremltools.converters.mil.mil import Function, get_new_symbol, types

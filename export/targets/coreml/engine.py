@@ -81,9 +81,9 @@ class CoreML:
     largest, largest_at = 0.0, ""  # Core ML shows no intermediate results
 
     def __init__(self, package: Path) -> None:
-        from export.targets.coreml.noise import quiet
+        from export.targets.coreml.noise import importing
 
-        with quiet():
+        with importing():
             import coremltools as ct
         functions = MilProgram.open(package).functions
         single = len(functions) == 1

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from export.targets.coreml.builder import TARGET
-from export.targets.coreml.noise import quiet
+from export.targets.coreml.noise import importing, quiet
 
-with quiet():
+with importing():
     # coremltools has no public way to save a MIL program without running its passes over it; the version is pinned.
     from coremltools.converters.mil.backend.mil.load import load as to_specification
     from coremltools.converters.mil.frontend.milproto.load import load as to_program

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.kv.choice import choose_policy
+from export.kv.choice import choose_policy, decode
 from export.kv.scales import measure_scales
 from export.kv.study import read_in_pieces, study_cache
 from export.targets.host import CacheGeometry
@@ -58,6 +58,17 @@ def test_a_shared_cache_takes_the_same_bytes_at_every_loop_count(stages: Path, m
     assert sizes["shared", 1] == sizes["shared", 2] == sizes["shared", 16] == sizes["full", 1]
     assert sizes["first1+shared", 2] == sizes["first1+shared", 16] == sizes["full", 2]
     assert sizes["full", 16] == 18 / 3 * sizes["full", 1]  # prelude, coda and one recurrent layer
+
+
+def test_policies_decode_side_by_side_as_each_does_alone(mini_model: Parcae, mini_ids: torch.Tensor) -> None:
+    windows = mini_ids.flatten()[:40].view(2, 20)
+    together = decode(mini_model, windows, LOOPS, list(KV_POLICIES))
+    for policy, logits in together.items():
+        cache = KVCache(mini_model.config, LOOPS, batch=2, context=20, policy=policy)
+        mini_model(windows[:, :10], LOOPS, cache=cache)
+        alone = [mini_model(windows[:, place : place + 1], LOOPS, cache=cache) for place in range(10, 20)]
+        assert torch.allclose(logits, torch.cat(alone, dim=1), atol=1e-5)
+    assert not torch.allclose(together["full"], together["shared"], atol=1e-4)
 
 
 def in_pieces(host: OnnxHost, ids: torch.Tensor, piece: int) -> np.ndarray:
