@@ -46,6 +46,7 @@ class Source:
     tokenizer: TextTokenizer | None
     notes: list[str] = field(default_factory=list)
     _weights_sha256: str = ""
+    _texts: dict[tuple[str, Path | None], TokenText] = field(default_factory=dict, repr=False)
 
     @property
     def real(self) -> bool:
@@ -63,9 +64,14 @@ class Source:
         return self._weights_sha256
 
     def text(self, split: str, file: Path | None = None, least: int = 1) -> TokenText:
-        """Held-out or calibration ids; seeded ones where there is no tokenizer to read a text with."""
+        """Held-out or calibration ids; seeded ones where there is no tokenizer to read a text with.
+
+        A text is read once: every step asks for one, and the tokenizer takes a third of a second for it.
+        """
         if self.tokenizer is not None:
-            return tokenized(self.tokenizer, split, file, self.model.config.vocab_size)
+            if (split, file) not in self._texts:
+                self._texts[split, file] = tokenized(self.tokenizer, split, file, self.model.config.vocab_size)
+            return self._texts[split, file]
         if file is not None:
             raise UsageError(f"{self.name} has no tokenizer to read {file} with; add --tokenizer or leave the text out")
         return seeded_ids(self.model.config.vocab_size, least)

@@ -3,7 +3,8 @@
     python -m tests.soak --generations 1000 --exports 200 --hosts 10000
 
 The embedded model. Each kind of work runs a tenth of its count first, so that what is loaded once is loaded; then its
-resident memory, open descriptors and temporary files are compared with those at the end. Exit code 1 if one grew.
+resident memory, open descriptors and temporary files are compared with those at the end. Exit code 1 if one grew. A
+shorter run says what the full size would come to: growth for each step, and that times the full count.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ TARGETS = ("onnx", "executorch", "coreml")
 MOST_GROWTH = 0.02  # of resident memory, from the warm process to the end
 LEAST_GROWTH = 8_000_000  # bytes that an allocator may keep
 TOKENS = 24
+FULL = {"generations": 1000, "exports": 200, "hosts": 10_000}
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Held:
 def main() -> int:
     """Run what was asked for; prints a row for each kind of work and target."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, count in (("generations", 1000), ("exports", 200), ("hosts", 10_000)):
+    for name, count in FULL.items():
         parser.add_argument(f"--{name}", type=int, default=count)
     parser.add_argument("--target", action="append", choices=TARGETS, help="default: all")
     asked = parser.parse_args()
@@ -64,7 +66,7 @@ def main() -> int:
     os.environ |= {"TMPDIR": tempfile.tempdir, "PARCAE_CACHE": str(work / "cache")}
     (work / "tmp").mkdir()
     head = f"{'what':12} {'target':11} {'count':>6} {'s':>6} {'MB before':>10} {'MB after':>9} {'files open':>11}"
-    print(f"{head} {'temporary':>10}  outcome")
+    print(f"{head} {'temporary':>10} {'kB a step':>10} {'MB in full':>10}  outcome")
     grew = False
     try:
         for target in asked.target or TARGETS:
@@ -99,7 +101,9 @@ def watch(name: str, target: str, count: int, step: Callable[[], object], tempor
     opened = f"{before.descriptors} -> {after.descriptors}"
     left = f"{before.files} -> {after.files}"
     outcome = f"GREW: {', '.join(grown)}" if grown else "steady"
-    print(f"{name:12} {target:11} {count:>6} {seconds:>6.1f} {figures} {opened:>11} {left:>10}  {outcome}", flush=True)
+    step_growth = f"{more / count / 1e3:>10.1f} {more / count * FULL[name] / 1e6:>10.0f}"
+    row = f"{name:12} {target:11} {count:>6} {seconds:>6.1f} {figures} {opened:>11} {left:>10} {step_growth}"
+    print(f"{row}  {outcome}", flush=True)
     return bool(grown)
 
 

@@ -17,6 +17,7 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPar
 from executorch.exir import EdgeCompileConfig, EdgeProgramManager, ExecutorchBackendConfig, to_edge
 from executorch.exir.backend.compile_spec_schema import CompileSpec
 from executorch.exir.backend.partitioner import DelegationSpec
+from executorch.exir.backend.utils import is_same_node
 from executorch.exir.passes import MemoryPlanningPass
 from torch import fx
 from torch.export import ExportedProgram
@@ -66,6 +67,7 @@ def lower(
         # Planned inputs would be copied on every call; caches without initial values are not written to the file.
         plan = MemoryPlanningPass(alloc_graph_input=False)
         program = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=plan))
+    is_same_node.cache_clear()  # it keeps every pair of nodes that it compared, and with each a whole graph, for good
     return bytes(program.buffer), delegation
 
 

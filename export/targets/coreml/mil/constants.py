@@ -15,7 +15,7 @@ from export.targets.coreml.mil.errors import BlobError, LimitError
 from export.targets.coreml.mil.limits import Limits
 from export.targets.coreml.mil.package import Package
 from export.targets.coreml.mil.program import Blob, Function, Immediate, Operation, Reference
-from export.targets.coreml.mil.registry import Value
+from export.targets.coreml.mil.registry import Value, Widened
 
 
 class Constants:
@@ -23,7 +23,7 @@ class Constants:
 
     def __init__(self, package: Package) -> None:
         self.package = package
-        self.limits = Limits.of(package.path)
+        self.limits, self.widened = Limits.of(package.path), Widened()
         self._literals: dict[Blob | Immediate, Value] = {}
         self._folded: dict[Hashable, tuple[Value, ...]] = {}
         self.checked: dict[int, tuple[Value]] = {}  # by the id of a `const` operation, which lives as long as these do

@@ -162,7 +162,8 @@ class Executor:
             name: tuple(self.argument(argument, scope, where) for argument in arguments)
             for name, arguments in inputs.items()
         }
-        return Arguments(resolved, where, self.function.opset, self.compute, self.constants.limits)
+        constants = self.constants
+        return Arguments(resolved, where, self.function.opset, self.compute, constants.limits, constants.widened)
 
     def computed(
         self, operation: Operation, scope: Scope, where: Callable[[], str], constant: bool = False

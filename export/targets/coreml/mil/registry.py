@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from export.targets.coreml.mil.errors import DeclarationError, ExecutionError, L
 from export.targets.coreml.mil.limits import Limits
 
 IOS17 = 7  # opset number
+WIDENED_BYTES = 32_000_000
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,29 @@ class Value:
     data: Tensor
     dtype: DType
     constant: bool = False
+
+    @cached_property
+    def integers(self) -> tuple[int, ...]:
+        """All of an integer tensor: of an operation's attributes, which every prediction asks for again."""
+        return tuple(int(number) for number in self.data.reshape(-1).tolist())
+
+
+class Widened:
+    """Constants in the compute dtype, kept for later predictions while they are few bytes: a small model's all."""
+
+    def __init__(self, most: int = WIDENED_BYTES) -> None:
+        self._left = most
+        self._kept: dict[tuple[int, torch.dtype], tuple[Value, Tensor]] = {}  # the value too: so its id stays its own
+
+    def of(self, value: Value, compute: torch.dtype) -> Tensor:
+        key = id(value), compute
+        if key in self._kept:
+            return self._kept[key][1]
+        tensor = value.data.to(compute)
+        if tensor.nbytes <= self._left:
+            self._left -= tensor.nbytes
+            self._kept[key] = value, tensor
+        return tensor
 
 
 class Arguments:
@@ -46,9 +71,10 @@ class Arguments:
         opset: int,
         compute: torch.dtype,
         limits: Limits | None = None,
+        widened: Widened | None = None,
     ) -> None:
         self.inputs, self.where, self.opset, self.compute = inputs, where, opset, compute
-        self.limits = limits or Limits()
+        self.limits, self.widened = limits or Limits(), widened or Widened(0)
 
     def fail(self, message: str) -> ExecutionError:
         """The error to raise for `message`."""
@@ -97,8 +123,11 @@ class Arguments:
 
     def wide(self, name: str) -> Tensor:
         """The tensor in the compute dtype if it holds floats, as stored if not."""
-        tensor = self.raw(name)
-        return tensor.to(self.compute) if tensor.is_floating_point() else tensor
+        value = self.value(name)
+        tensor = value.data
+        if tensor.dtype is self.compute or not tensor.is_floating_point():
+            return tensor
+        return self.widened.of(value, self.compute) if value.constant else tensor.to(self.compute)
 
     def dtype(self, name: str) -> DType:
         return self.value(name).dtype
@@ -119,10 +148,10 @@ class Arguments:
         return numbers[0]
 
     def integers(self, name: str) -> list[int]:
-        tensor = self.raw(name)
-        if tensor.is_floating_point():
-            raise self.fail(f"parameter '{name}' is {self.dtype(name)}, want integers")
-        return [int(number) for number in tensor.reshape(-1).tolist()]
+        value = self.value(name)
+        if value.data.is_floating_point():
+            raise self.fail(f"parameter '{name}' is {value.dtype}, want integers")
+        return list(value.integers)
 
     def number(self, name: str, default: float) -> float:
         return float(self.raw(name).item()) if self.has(name) else default
