@@ -21,6 +21,7 @@ from .manifest_vectors import manifest_vectors
 from .memory_vectors import memory_vectors
 from .model_vectors import model_vectors
 from .sampler_vectors import sampler_vectors
+from .signature_vectors import signature_vectors
 from .stop_vectors import stop_vectors
 from .tiny_tokenizers import write_tokenizers
 from .tokenizer_vectors import tokenizer_vectors
@@ -43,6 +44,7 @@ def write_definitions(folder: Path) -> None:
     write_vectors(vectors / "cache.json", "slots of each policy, what they hold, chunks of a prompt", cache_vectors())
     cases, facts = manifest_vectors()
     write_vectors(vectors / "manifest.json", "manifests that an app takes and refuses", cases, **facts)
+    write_vectors(vectors / "signature.json", "signatures of a manifest, taken and refused", signature_vectors())
     write_vectors(vectors / "memory.json", "bytes that an app estimates before loading", memory_vectors())
     (folder / "schema").mkdir(parents=True, exist_ok=True)
     for name, model in SCHEMAS.items():

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from .errors import UsageError
 from .manifest import FileEntry, LoopForm, relative_path
 
-APP_MANIFEST = "app.json"
+APP_MANIFEST, APP_SIGNATURE = "app.json", "app.sig"
 MODELS = "models.json"
 APP_FORMAT = 1
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_. -]*"

@@ -1,4 +1,6 @@
-"""An optional signature of an artifact's manifest: Ed25519 over the bytes of `manifest.json`, which lists every file.
+"""An optional signature of a folder: Ed25519 over the bytes of its manifest, which lists every file with its checksum.
+
+An artifact's is `manifest.sig` over `manifest.json`, a bundled model's `app.sig` over the `app.json` that apps read.
 
     sign(folder, read_private_key(Path("key.pem")))
     check_signature(folder, read_public_key(Path("key.pub.pem")))
@@ -14,6 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .app_manifest import APP_MANIFEST, APP_SIGNATURE
 from .atomic import writing
 from .errors import InputError, SignatureError, ToolMissingError
 from .given_file import read_bytes
@@ -45,26 +48,46 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
     return key
 
 
+def pinned(key: Ed25519PrivateKey | Ed25519PublicKey) -> str:
+    """The public key as apps pin it: its 32 bytes in hexadecimal."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    public = key.public_key() if isinstance(key, Ed25519PrivateKey) else key
+    return public.public_bytes_raw().hex()
+
+
+def is_bundled(folder: Path) -> bool:
+    """Whether a folder is a model as apps bundle it, and no artifact."""
+    return (folder / APP_MANIFEST).is_file()
+
+
 def sign(folder: Path, key: Ed25519PrivateKey) -> Path:
     """Write the signature of a folder's manifest beside it; returns its path."""
-    signature = key.sign(read_bytes(folder / MANIFEST, InputError))
-    with writing(folder / SIGNATURE) as file:
+    manifest, path = _signed(folder)
+    signature = key.sign(read_bytes(manifest, InputError))
+    with writing(path) as file:
         file.write(signature)
-    return folder / SIGNATURE
+    return path
 
 
 def check_signature(folder: Path, key: Ed25519PublicKey) -> None:
     """Raise `SignatureError` unless the manifest bears this key's signature."""
     from cryptography.exceptions import InvalidSignature
 
-    path = folder / SIGNATURE
+    manifest, path = _signed(folder)
     if not path.exists():
-        raise SignatureError(f"{folder} has no {SIGNATURE}; it was not signed, or the signature was left behind")
+        raise SignatureError(f"{folder} has no {path.name}; it was not signed, or the signature was left behind")
     signature = read_bytes(path, SignatureError, SIGNATURE_BYTES + 1)
     try:
-        key.verify(signature, read_bytes(folder / MANIFEST, SignatureError))
+        key.verify(signature, read_bytes(manifest, SignatureError))
     except InvalidSignature:
         raise SignatureError(f"{folder}: the manifest does not bear this key's signature; do not use it") from None
+
+
+def _signed(folder: Path) -> tuple[Path, Path]:
+    """The manifest that a signature is over, and where the signature lies."""
+    names = (APP_MANIFEST, APP_SIGNATURE) if is_bundled(folder) else (MANIFEST, SIGNATURE)
+    return folder / names[0], folder / names[1]
 
 
 def _key(path: Path, private: bool) -> Any:

@@ -23,7 +23,16 @@ from export.bundle.platforms import check_platform
 from export.gates.verify import verify_artifact
 from export.targets.registry import find_target, load_host
 from parcae_mobile.app_checks import check_files, read_app_manifest
-from parcae_mobile.app_manifest import APP_MANIFEST, MODELS, NAME, AppManifest, ModelEntry, Models, Platform
+from parcae_mobile.app_manifest import (
+    APP_MANIFEST,
+    APP_SIGNATURE,
+    MODELS,
+    NAME,
+    AppManifest,
+    ModelEntry,
+    Models,
+    Platform,
+)
 from parcae_mobile.errors import AppManifestError, GateError, InputError, UsageError
 from parcae_mobile.given_file import read_text
 from parcae_mobile.manifest import read_manifest
@@ -86,14 +95,14 @@ def copy(artifact: Path, manifest: AppManifest, folder: Path) -> None:
 
 
 def is_whole(folder: Path, manifest: AppManifest) -> bool:
-    """Whether a folder holds exactly this manifest and its files."""
+    """Whether a folder holds exactly this manifest and its files; it may be signed."""
     try:
         check_files(manifest, folder)
     except AppManifestError:
         return False
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     same = read_text(folder / APP_MANIFEST, InputError) == manifest.to_json()
-    return same and present == {*manifest.files, APP_MANIFEST}
+    return same and present - {APP_SIGNATURE} == {*manifest.files, APP_MANIFEST}
 
 
 def remove(app: Path, name: str) -> None:

@@ -26,17 +26,25 @@ from parcae_mobile.errors import UsageError
 
 @app.command()
 def sign(
-    artifact: Annotated[Path, typer.Argument(help="Artifact folder.")],
+    artifact: Annotated[Path, typer.Argument(help="Artifact folder, or a model that bundle put into an app.")],
     key: Annotated[Path, typer.Option(help="Ed25519 key in PEM: openssl genpkey -algorithm ed25519 -out FILE.")],
 ) -> None:
-    """Check an artifact's files and sign its manifest, which lists them."""
+    """Check a folder's files and sign its manifest, which lists them."""
+    from parcae_mobile.app_checks import check_files, read_app_manifest
+    from parcae_mobile.app_manifest import APP_MANIFEST
+    from parcae_mobile.errors import InputError
+    from parcae_mobile.given_file import read_text
     from parcae_mobile.manifest import verify_files
-    from parcae_mobile.signature import read_private_key
+    from parcae_mobile.signature import is_bundled, pinned, read_private_key
     from parcae_mobile.signature import sign as sign_manifest
 
     private = read_private_key(key)
-    verify_files(artifact)
-    out.print(f"{sign_manifest(artifact, private)}: written", soft_wrap=True)
+    if is_bundled(artifact):
+        check_files(read_app_manifest(read_text(artifact / APP_MANIFEST, InputError)), artifact)
+    else:
+        verify_files(artifact)
+    written = sign_manifest(artifact, private)
+    out.print(f"{written}: written; apps pin the key {pinned(private)}", soft_wrap=True)
 
 
 @app.command()

@@ -9,18 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from app_kit.manifest_vectors import changed
 from export.targets.host import CacheGeometry, Chunk, Host
 from export.targets.onnx.runtime.host import OnnxHost
 from parcae_mobile import Parcae
 from parcae_mobile.app_checks import check_files, check_runtime, is_at_least, read_app_manifest
-from parcae_mobile.app_manifest import Cache, Loops, Memory
-from parcae_mobile.errors import AppManifestError, InputError, PromptTooLongError, UsageError
+from parcae_mobile.app_manifest import APP_MANIFEST, APP_SIGNATURE, Cache, Loops, Memory
+from parcae_mobile.errors import AppManifestError, InputError, PromptTooLongError, SignatureError, UsageError
 from parcae_mobile.kv_cache import KVCache
 from parcae_mobile.loops import check_threshold, policy_slots
 from parcae_mobile.manifest import sha256_of
 from parcae_mobile.sampling import Random, Sampler, Sampling
+from parcae_mobile.signature import check_signature
 from parcae_mobile.stopping import StopTexts
 from parcae_mobile.text import EMBEDDED_MODEL
 from parcae_mobile.tokenizer import TextTokenizer
@@ -37,6 +39,20 @@ def tokenizers(vectors: Vectors) -> dict[str, TextTokenizer]:
         assert sha256_of(path) == facts["sha256"]
         found[name] = TextTokenizer.read(path)
     return found
+
+
+def test_signatures_are_taken_and_refused(vectors: Vectors, tmp_path: Path) -> None:
+    for case in vectors("signature")["cases"]:
+        (tmp_path / APP_MANIFEST).write_bytes(case["manifest"].encode())
+        (tmp_path / APP_SIGNATURE).unlink(missing_ok=True)
+        if case["signature"] is not None:
+            (tmp_path / APP_SIGNATURE).write_bytes(bytes.fromhex(case["signature"]))
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(case["key"]))
+        if case["valid"]:
+            check_signature(tmp_path, key)
+        else:
+            with pytest.raises(SignatureError):
+                check_signature(tmp_path, key)
 
 
 def test_texts_become_the_ids_and_ids_become_the_texts(vectors: Vectors, tokenizers: dict[str, TextTokenizer]) -> None:

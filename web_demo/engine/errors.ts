@@ -10,6 +10,7 @@ export type ErrorKind =
   | "missing" // a file is not there
   | "size" // a file has another size
   | "checksum" // a file has another content
+  | "signature" // not signed by the key that the app pins
   | "tokenizer" // no tokenizer, or one that cannot be read
   | "memory" // more memory than there is
   | "simd" // a browser without WebAssembly SIMD

@@ -1,11 +1,13 @@
 /** Models: the bundled ones, a person's own folder, the estimate before anything is loaded, and the loading itself. */
 import { EngineError } from "../engine/errors.ts";
 import { chooseLoops } from "../engine/loops.ts";
-import { APP_MANIFEST, estimateMemory, readManifest, type Manifest } from "../engine/manifest.ts";
+import { APP_MANIFEST, estimateMemory, type Manifest } from "../engine/manifest.ts";
 import { ORT_VERSION } from "../engine/runtime.ts";
+import { APP_SIGNATURE, short } from "../engine/signature.ts";
 import { CallError, Client } from "./client.ts";
 import { announce, el, fact, showError } from "./dom.ts";
 import type { LoadArguments, LoadResult } from "./protocol.ts";
+import { SIGNED_BY, signedManifest } from "./signed.ts";
 import { explain, STRINGS, tooLarge } from "./strings.ts";
 
 const WASM_BYTES = 2 ** 32; // what 32-bit addresses reach
@@ -59,7 +61,8 @@ export class ModelView {
     for (const { name } of index.models) {
       const base = new URL(`models/${encodeURIComponent(name)}/`, document.baseURI).href;
       try {
-        const manifest = readManifest(await fetchText(base + APP_MANIFEST));
+        const signature = () => fetchBytes(base + APP_SIGNATURE).catch(() => null);
+        const manifest = await signedManifest(await fetchBytes(base + APP_MANIFEST), signature);
         manifests.push([base, manifest]);
         this.list.append(this.entry(base, manifest));
       } catch (error) {
@@ -91,7 +94,10 @@ export class ModelView {
     const manifestFile = files.get(APP_MANIFEST) ?? [...chosen].find((file) => file.name === APP_MANIFEST);
     try {
       if (!manifestFile) throw new EngineError("missing", `${folder}/${APP_MANIFEST}`, "");
-      const manifest = readManifest(await manifestFile.text());
+      const signature = files.get(APP_SIGNATURE);
+      const manifest = await signedManifest(await bytesOf(manifestFile), async () =>
+        signature ? bytesOf(signature) : null,
+      );
       const refusal = refusalOf(manifest);
       if (refusal) showError(refusal);
       else await this.load(manifest, files);
@@ -142,6 +148,7 @@ export class ModelView {
       fact(names.runtime, names.runtimeValue(ORT_VERSION, STRINGS.ways[result.way])),
       fact(names.promise, manifest.promise),
       fact(names.verified, manifest.verified ? names.verifiedYes : names.verifiedNo),
+      ...(SIGNED_BY ? [fact(names.signed, names.signedValue(short(SIGNED_BY)))] : []),
     );
   }
 }
@@ -181,12 +188,16 @@ async function forgetCopies(source: LoadArguments["source"]): Promise<void> {
   }
 }
 
-async function fetchText(url: string): Promise<string> {
+async function fetchBytes(url: string): Promise<Uint8Array<ArrayBuffer>> {
   const response = await fetch(new URL(url, document.baseURI));
   if (!response.ok) throw new EngineError("missing", url.split("/").at(-1)!, "");
-  return response.text();
+  return new Uint8Array(await response.arrayBuffer());
+}
+
+async function bytesOf(file: Blob): Promise<Uint8Array<ArrayBuffer>> {
+  return new Uint8Array(await file.arrayBuffer());
 }
 
 async function fetchIndex(url: string): Promise<Index> {
-  return JSON.parse(await fetchText(url)) as Index;
+  return JSON.parse(new TextDecoder().decode(await fetchBytes(url))) as Index;
 }

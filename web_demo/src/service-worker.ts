@@ -9,7 +9,7 @@ declare const self: ServiceWorkerGlobalScope;
 const VERSION = "__VERSION__"; // the build puts the checksum of what it lists here
 const PAGE = `page-${VERSION}`;
 const MODELS = "models";
-const FRESH = /\/(models\.json|app\.json)$/; // says what a model is: the network first
+const FRESH = /\/(models\.json|app\.json|app\.sig)$/; // says what a model is: the network first
 
 self.addEventListener("install", (event) => {
   event.waitUntil(install());

@@ -123,6 +123,8 @@ export const STRINGS = {
     verified: "Gates",
     verifiedYes: "passed when it was exported",
     verifiedNo: "not run when it was exported",
+    signed: "Signed by",
+    signedValue: (key: string) => `${key}…, the key that this app was built with`,
   },
 
   selfTestHelp:
@@ -181,6 +183,8 @@ export function explain(failure: Failure): string {
       return `The file ${where} is not whole: ${message}. Copy the model again.`;
     case "checksum":
       return `The file ${where} is damaged or belongs to another model. Copy the model again.`;
+    case "signature":
+      return `This model was refused: ${message}.`;
     case "network":
       return `The file ${where} could not be fetched. Check the connection and try again.`;
     case "session":

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from export.bundle.describe import graphs_of, work_per_token
 from export.bundle.platforms import refusal, settings, token_parity
@@ -21,6 +23,7 @@ from parcae_mobile.app_checks import check_files, read_app_manifest
 from parcae_mobile.app_manifest import AppManifest
 from parcae_mobile.manifest import MANIFEST, Manifest, Signature, read_manifest
 from parcae_mobile.sampling import Sampling
+from parcae_mobile.signature import check_signature, pinned
 
 Cli = Callable[..., Any]
 
@@ -104,6 +107,20 @@ def test_the_same_again_changes_nothing(cli: Cli, artifact: Path, app: Path) -> 
     ran = cli("bundle", artifact, "--platform", "android", "--app", app, "--json")
     assert ran.code == 0 and ran.json["done"] == "unchanged"
     assert state(app / artifact.name) == before
+
+
+def test_a_bundled_model_is_signed_and_stays_so(cli: Cli, artifact: Path, app: Path, tmp_path: Path) -> None:
+    model = app / artifact.name
+    key, ours = tmp_path / "key.pem", ed25519.Ed25519PrivateKey.generate()
+    pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    key.write_bytes(ours.private_bytes(*pem))
+    ran = cli("sign", model, "--key", key)
+    assert ran.code == 0 and pinned(ours) in ran.out
+    again = cli("bundle", artifact, "--platform", "android", "--app", app, "--json")
+    assert again.json["done"] == "unchanged"
+    check_signature(model, ours.public_key())
+    (model / "weights.data").write_bytes(b"short")
+    assert cli("sign", model, "--key", key).code == 3
 
 
 def test_a_damaged_copy_is_replaced(cli: Cli, artifact: Path, app: Path) -> None:

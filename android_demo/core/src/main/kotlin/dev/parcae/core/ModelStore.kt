@@ -13,8 +13,12 @@ interface FileSource {
 /** A model that is in the store, whole and checked when it came in. */
 data class StoredModel(val folder: File, val manifest: AppManifest)
 
-/** The models in an app's private folder, `DIR/NAME/` with `app.json` in each. A model appears there whole or not at all. */
-class ModelStore(private val folder: File) {
+/**
+ * The models in an app's private folder, `DIR/NAME/` with `app.json` in each. A model appears there whole or not at all.
+ *
+ * With [signedBy], an Ed25519 public key in hexadecimal, only models that bear its signature are taken.
+ */
+class ModelStore(private val folder: File, private val signedBy: String? = null) {
     /** Models that can be read, by name. Folders that cannot are left out. */
     fun list(): List<StoredModel> = folder.listFiles().orEmpty().filter { !it.name.endsWith(PART) }.sortedBy { it.name }.mapNotNull {
         try {
@@ -39,12 +43,14 @@ class ModelStore(private val folder: File) {
         stopped: () -> Boolean = { false },
         progress: (Long, Long) -> Unit = { _, _ -> },
     ): StoredModel {
-        val text = source.open(APP_MANIFEST)?.use { String(it.readBytes(), Charsets.UTF_8) } ?: throw Failure(
+        val bytes = source.open(APP_MANIFEST)?.use { it.readBytes() } ?: throw Failure(
             Kind.IMPORT,
             "There is no $APP_MANIFEST in this folder. Choose the folder that parcae-export bundle wrote; a zip has to be unpacked first.",
             APP_MANIFEST,
         )
-        val manifest = readAppManifest(text)
+        val signature = source.open(APP_SIGNATURE)?.use { it.readBytes() }
+        if (signedBy != null) checkSignature(bytes, signature, signedBy)
+        val manifest = readAppManifest(String(bytes, Charsets.UTF_8))
         accept(manifest)
         if (manifest.bytes > free) {
             val message = "This model has ${manifest.bytes} bytes, the phone has $free free; delete something first."
@@ -63,7 +69,8 @@ class ModelStore(private val folder: File) {
                 done += entry.bytes
             }
             checkFiles(manifest, part)
-            File(part, APP_MANIFEST).writeText(text)
+            signature?.let { File(part, APP_SIGNATURE).writeBytes(it) }
+            File(part, APP_MANIFEST).writeBytes(bytes)
             val final = File(folder, manifest.name)
             final.deleteRecursively()
             if (!part.renameTo(final)) throw Failure(Kind.IMPORT, "The phone did not let the model be stored; free some space and try again.")
