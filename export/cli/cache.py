@@ -30,7 +30,9 @@ def cache(
     total = sum(entry.bytes for entry in entries)
     if as_json:
         listed = [vars(entry) for entry in entries]
-        print_json({"folder": str(place.folder), "bytes": total, "most_bytes": place.most_bytes, "entries": listed})
+        print_json(
+            {"folder": str(place.folder), "bytes": total, "most_bytes": place.most_bytes, "entries": listed}
+        )
         return
     if entries:
         rows = [[e.key[:12], e.recipe, e.algorithm, f"{e.bytes / 1e6:.1f}", _age(e.used)] for e in entries]
