@@ -81,7 +81,7 @@ class Footprint:
     copies_written: float = 4.5  # without gates
     seconds: float = 15.0
     seconds_written: float = 60.0  # for each gigabyte, without gates
-    seconds_judged: float = 200.0  # for each gigabyte, by the gates
+    seconds_judged: float = 100.0  # for each gigabyte, by the gates
     writes_twice: bool = False  # a converter writes the file, and it is copied from there
 
 
@@ -222,7 +222,7 @@ TARGETS = {
             zero_points=False,
             memory_module="export.targets.executorch.memory",
             delegate_module="export.targets.executorch.writer",
-            footprint=Footprint(1_100_000_000, 6.0, 6.0, writes_twice=True),
+            footprint=Footprint(1_100_000_000, 6.0, 6.0, 20.0, 60.0, 130.0, writes_twice=True),
         ),
         Target(
             name="coreml",
@@ -241,7 +241,7 @@ TARGETS = {
             host_runtime="coreml" if sys.platform == "darwin" else "mil-interpreter",
             runtime_module="export.targets.coreml.engine",
             palettes=True,
-            footprint=Footprint(1_100_000_000, 6.0, 6.0, writes_twice=True),
+            footprint=Footprint(1_100_000_000, 6.0, 6.0, 20.0, 60.0, 2000.0, writes_twice=True),
         ),
     )
 }
