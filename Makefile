@@ -93,9 +93,11 @@ mutants: $(SETUP)
 # Bytes, memory and speed of the 140M shape with random weights: hours. Every line adds to build/bench/bench.json.
 BENCH := $(BIN)/parcae-export bench --model parcae-140m --random-weights --out build/bench --threads 1
 SHORT := --context 128 --context 1024
+# It is compiled when it is installed, so it is measured where it is: pip install 'parcae-mobile[llama-cpp]'.
+LLAMA_CPP := $(if $(wildcard $(BIN)/../lib/python3*/site-packages/llama_cpp),--baseline llama-cpp)
 bench: $(SETUP)
 	$(BENCH) --quant int4 --quant int4-small --quant fp32 --loops 8 $(SHORT) --context 512 \
-		--baseline naive-onnx --baseline genai-llama
+		--baseline naive-onnx --baseline genai-llama $(LLAMA_CPP)
 	$(BENCH) --quant int4 --quant int4-small --loop-form scan --baseline naive-onnx
 	$(BENCH) --quant int4-small --loop-form stages $(SHORT) --loops 1 --loops 4 --loops 8 --loops 16
 	$(BENCH) --quant int4 --loop-form stages --kv full --kv shared --kv-dtype fp32 --kv-dtype int8 --loops 8
@@ -103,7 +105,7 @@ bench: $(SETUP)
 	$(BENCH) --target onnx --target executorch --quant int4 --quant int4-small --loops 8 $(SHORT) \
 		--loop-form stages --loop-form unrolled --loop-form scan --baseline naive-executorch
 	$(BENCH) --target coreml --quant int4 --loop-form stages --measure size
-	$(BENCH) --quant int4 --quant int4-small --loops 8 $(SHORT) --loop-form stages --loop-form scan --threads 2
+	$(BENCH) --quant int4 --quant int4-small --loops 8 $(SHORT) --context 512 --threads 2 $(LLAMA_CPP)
 	$(BENCH) --show --plot build/bench/bench.svg --markdown build/bench/bench.md
 
 # The vectors and schemas that every app passes, from their definitions and the embedded model.

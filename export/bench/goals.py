@@ -43,7 +43,7 @@ class Goal(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Goal:
-        unknown = (set(self.row) | set(self.against)) - set(Variant.model_fields) - {"context"}
+        unknown = (set(self.row) | set(self.against)) - set(Variant.model_fields) - {"context", "threads"}
         if unknown or "context" in self.row:
             raise ValueError(f"no variant has {', '.join(sorted(unknown)) or 'a context; give it as `context`'}")
         if (self.how == "value") == bool(self.against):
@@ -105,7 +105,7 @@ def not_measured(table: Table, goals: list[Goal]) -> list[str]:
 def _judge(table: Table, goal: Goal) -> Iterator[Outcome]:
     for place, context in enumerate(goal.context):
         for row in table.rows:
-            if row.context != context or not matches(row, {"model": goal.model, **goal.row}):
+            if row.context != context or not matches(row, {"model": goal.model, "threads": 1, **goal.row}):
                 continue
             values = _values(table, goal, row)
             if values:
@@ -120,12 +120,13 @@ def _values(table: Table, goal: Goal, row: Row) -> tuple[float, ...]:
         figure = metric(row, goal.metric)
         return () if figure is None else (figure,)
     wanted: dict[str, Any] = {"model": goal.model, **goal.against}
-    context = wanted.pop("context", row.context)
+    place = {name: wanted.pop(name, getattr(row, name)) for name in ("context", "threads")}
     if wanted.get("kind", "artifact") == "artifact":
         wanted = row.variant.model_dump() | wanted
     if goal.against.get("target", row.variant.target) != row.variant.target:
-        wanted.pop("compute", None)  # each target has its own
-    for other in table.others(row.model_copy(update={"context": context}), **wanted):
+        for own in ("compute", "room"):  # each target has its own
+            wanted.pop(own, None)
+    for other in table.others(row.model_copy(update=place), **wanted):
         if goal.metric in SPEEDS:
             pairs = [(getattr(a, goal.metric), getattr(b, goal.metric)) for a, b in row.beside(other)]
         else:

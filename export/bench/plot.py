@@ -12,7 +12,7 @@ from parcae_mobile.atomic import writing
 from parcae_mobile.errors import UsageError
 
 FORMATS = (".svg", ".png")
-LINES = {"naive-onnx": ":", "genai-llama": "--", "naive-executorch": "-."}
+LINES = {"naive-onnx": ":", "genai-llama": "--", "llama-cpp": (0, (5, 1, 1, 1, 1, 1)), "naive-executorch": "-."}
 
 
 def plot_table(table: Table, path: Path) -> None:
@@ -30,12 +30,12 @@ def plot_table(table: Table, path: Path) -> None:
     contexts = sorted({row.context for row in timed})
     with matplotlib.rc_context({"svg.hashsalt": "parcae", "svg.fonttype": "none", "font.size": 9}):
         figure, axes = pyplot.subplots(1, len(contexts), figsize=(4.6 * len(contexts), 4.4), squeeze=False, sharey=True)
-        labels = sorted({row.variant.label for row in timed})
+        labels = sorted({row.label for row in timed})
         colours = {label: f"C{place % 10}" for place, label in enumerate(labels)}
         for axis, context in zip(axes[0], contexts, strict=True):
             here = [row for row in timed if row.context == context]
             for label in labels:
-                _line(axis, [row for row in here if row.variant.label == label], colours[label])
+                _line(axis, [row for row in here if row.label == label], colours[label])
             axis.set(title=f"context {context}", xlabel="loops T", yscale="log")
             axis.set_xscale("log", base=2)
             axis.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
@@ -71,7 +71,7 @@ def _line(axis: object, rows: list[Row], colour: str) -> None:
         return
     rows = sorted(rows, key=lambda row: row.variant.loops)
     times = [row.speed.decode_ms for row in rows if row.speed is not None]
-    kind, label = rows[0].variant.kind, rows[0].variant.label
+    kind, label = rows[0].variant.kind, rows[0].label
     if kind in LINES:
         axis.axhline(times[0], linestyle=LINES[kind], color="black", label=label)
     else:

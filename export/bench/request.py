@@ -14,7 +14,7 @@ from typing import Annotated, TypeVar
 
 from annotated_doc import Doc
 
-from export.request import MODEL_HELP, THREADS_HELP
+from export.request import MODEL_HELP
 from parcae_mobile.errors import UsageError
 
 MEASURES = ("size", "memory", "speed")
@@ -43,17 +43,21 @@ class BenchRequest:
     kv_dtype: Annotated[list[str] | None, Doc("KV types; may be repeated; default int8 where a target has it.")] = None
     loops: Annotated[list[int], Doc("Loop counts; may be repeated.")] = field(default_factory=_default(1, 2, 4, 8, 16))
     context: Annotated[list[int], Doc("Contexts; may be repeated.")] = field(default_factory=_default(128, 1024, 2048))
-    baseline: Annotated[list[str] | None, Doc("naive-onnx, genai-llama, naive-executorch; may be repeated.")] = None
+    baseline: Annotated[
+        list[str] | None, Doc("naive-onnx, genai-llama, llama-cpp, naive-executorch; may be repeated.")
+    ] = None
     baseline_loops: Annotated[int, Doc("Loop count of the baselines.")] = 8
     baselines: Annotated[Path | None, Doc("Where baselines are kept; default below --out.")] = None
     measure: Annotated[list[str], Doc("size, memory, speed; may be repeated.")] = field(
         default_factory=_default(*MEASURES)
     )
     rounds: Annotated[int, Doc("Turns of each model, three steps each.")] = 15
-    prompts: Annotated[int, Doc("Prompts for a median time to the first token, up to 512 tokens.")] = 5
+    prompts: Annotated[int, Doc("Prompts for a median time to the first token; at most 3 beyond 512 tokens.")] = 5
     out: Annotated[Path, Doc("Where artifacts and bench.json go.")] = Path("build/bench")
     force: Annotated[bool, Doc("Export artifacts again that are there.")] = False
-    threads: Annotated[int, Doc(THREADS_HELP)] = 1
+    threads: Annotated[list[int], Doc("Threads of every runtime; may be repeated: all in turns.")] = field(
+        default_factory=_default(1)
+    )
 
     @property
     def contexts(self) -> list[int]:
@@ -76,6 +80,7 @@ def check_request(request: BenchRequest) -> None:
         ("--context", request.context),
         ("--rounds", [request.rounds]),
         ("--prompts", [request.prompts]),
+        ("--threads", request.threads),
         ("--baseline-loops", [request.baseline_loops]),
     ):
         if min(values) < 1:

@@ -52,9 +52,12 @@ class Memory(_Part):
 
 
 class Variant(_Part):
-    """What a row is about. Baselines have kinds of their own."""
+    """What a row is about. Baselines have kinds of their own.
 
-    kind: Literal["artifact", "naive-onnx", "genai-llama", "naive-executorch"]
+    `room` is the context that an artifact was exported for, in tokens, where its caches are that long from the start.
+    """
+
+    kind: Literal["artifact", "naive-onnx", "genai-llama", "llama-cpp", "naive-executorch"]
     model: str
     target: str
     loop_form: str
@@ -63,6 +66,7 @@ class Variant(_Part):
     kv_policy: str
     kv_dtype: str
     portable: bool = False
+    room: int | None = None
     loops: int = Field(ge=1)
 
     @property
@@ -71,7 +75,8 @@ class Variant(_Part):
         if self.kind != "artifact":
             return self.kind
         form = f"{self.loop_form}{' portable' * self.portable}"
-        return f"{self.target} {form} {self.quant} {self.kv_policy}/{self.kv_dtype}"
+        room = "" if self.room is None else f" of {self.room}"
+        return f"{self.target} {form} {self.quant} {self.kv_policy}/{self.kv_dtype}{room}"
 
 
 class Row(_Part):
@@ -90,6 +95,11 @@ class Row(_Part):
     @property
     def key(self) -> tuple[Variant, int, int]:
         return self.variant, self.context, self.threads
+
+    @property
+    def label(self) -> str:
+        """The variant's, and how many threads if there is more than one."""
+        return self.variant.label + f", {self.threads} threads" * (self.threads > 1)
 
     @property
     def speed(self) -> Speed | None:
@@ -175,8 +185,8 @@ class Table(BaseModel):
 
 
 def matches(row: Row, fields: dict[str, object]) -> bool:
-    """Whether a row's variant has all of these values."""
-    return all(getattr(row.variant, name) == value for name, value in fields.items())
+    """Whether a row's variant has all of these values; `threads` are the row's own."""
+    return all(getattr(row if name == "threads" else row.variant, name) == value for name, value in fields.items())
 
 
 def read_table(path: Path) -> Table:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -33,9 +33,10 @@ from parcae_mobile.manifest import read_manifest
 from parcae_mobile.text import seeded_ids
 
 STEPS_A_TURN = 3
-LONG_PROMPT = 512  # longer ones take seconds, and are given once
+LONG_PROMPT, LONG_PROMPTS = 512, 3  # longer ones take seconds, and are given so often at most
+REST = 0.08  # seconds after a turn of several threads, which go on spinning for a while
 TOKENS = 32  # tokens after the prompt, for memory
-TOOLS = ("torch", "onnxruntime", "onnxruntime-genai", "executorch", "numpy")
+TOOLS = ("torch", "onnxruntime", "onnxruntime-genai", "llama-cpp-python", "executorch", "numpy")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Subject:
     limit: int
     runs_here: bool = True
     only: tuple[int, ...] | None = None
+    threads: int = 1
 
     def takes(self, context: int) -> bool:
         """Whether it is measured at a context."""
@@ -84,16 +86,19 @@ def subjects_of(folder: Path, loops: Sequence[int]) -> list[Subject]:
 
 def run_bench(subjects: Sequence[Subject], request: BenchRequest, table: Table, progress: Progress = silent) -> None:
     """Measure and merge into `table`. Raises `UsageError` if nothing fits, `ParcaeError` if a process fails."""
-    pairs = [(s, c) for s in subjects for c in request.contexts if s.takes(c)]
+    counts = sorted(set(request.threads))
+    if len(counts) > 1 and any(subject.variant.target == "executorch" for subject in subjects):
+        raise UsageError("ExecuTorch has one pool of threads for a process; give --threads once")
+    each = [replace(subject, threads=count) for subject in subjects for count in counts]
+    pairs = [(s, c) for s in each for c in request.contexts if s.takes(c)]
     if not pairs:
         raise UsageError("no artifact takes one of these loop counts and contexts; lower one of them")
-    threads = max(request.threads, 1)
-    rows = {(s, c): size_row(s, c, threads) for s, c in pairs}
+    rows = {(s, c): size_row(s, c) for s, c in pairs}
     if "memory" in request.measure:
         for place, (subject, context) in enumerate(pairs):
             if subject.runs_here:
                 progress(f"memory: {subject.variant.label}, T={subject.variant.loops}", place + 1, len(pairs))
-                measured = measure_memory(subject, context, threads)
+                measured = measure_memory(subject, context)
                 rows[subject, context] = rows[subject, context].model_copy(update={"memory": measured})
     if "speed" in request.measure:
         number = table.add_run(describe_run(request.rounds))
@@ -103,7 +108,7 @@ def run_bench(subjects: Sequence[Subject], request: BenchRequest, table: Table, 
     table.merge(rows.values())
 
 
-def size_row(subject: Subject, context: int, threads: int) -> Row:
+def size_row(subject: Subject, context: int) -> Row:
     """The bytes of one row; nothing is run."""
     variant, geometry = subject.variant, subject.geometry
     weights = touched_weights(variant.kind, subject.folder, variant.loops)
@@ -111,7 +116,7 @@ def size_row(subject: Subject, context: int, threads: int) -> Row:
     return Row(
         variant=variant,
         context=context,
-        threads=threads,
+        threads=subject.threads,
         weight_bytes=weights_of(subject.folder),
         model_bytes=total_of(subject.folder),
         cache_bytes=cache_bytes(geometry, variant.loops, context, variant.kv_dtype),
@@ -119,12 +124,12 @@ def size_row(subject: Subject, context: int, threads: int) -> Row:
     )
 
 
-def measure_memory(subject: Subject, context: int, threads: int) -> Memory:
+def measure_memory(subject: Subject, context: int) -> Memory:
     """Run `export.bench.memory` for one row. Raises `ParcaeError` with its last line if it fails."""
     variant, prompt = subject.variant, subject.past(context)
     tokens = min(TOKENS, subject.limit - prompt)
     command = [sys.executable, "-m", "export.bench.memory", variant.kind, str(subject.folder)]
-    command += map(str, (variant.loops, prompt, tokens, threads))
+    command += map(str, (variant.loops, prompt, tokens, subject.threads))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -140,7 +145,7 @@ def measure_speed(
     for subject in dict.fromkeys(subject for subject, _ in pairs):
         progress(f"loading {subject.variant.label}, T={subject.variant.loops}")
         variant = subject.variant
-        runners[subject] = opener(variant.kind, subject.folder, variant.loops, max(request.threads, 1))()
+        runners[subject] = opener(variant.kind, subject.folder, variant.loops, subject.threads)()
     results = {}
     for context in request.contexts:
         present = [subject for subject, at in pairs if at == context]
@@ -151,6 +156,7 @@ def measure_speed(
         for _ in range(request.rounds):
             for subject in present:
                 steps[subject] += _turn(runners[subject])
+                _rest(subject)
         for subject, times in steps.items():
             low, middle, high = statistics.quantiles(times, n=4)
             results[subject, context] = Speed(
@@ -168,13 +174,20 @@ def _prompts(
 ) -> dict[Subject, list[float]]:
     """Milliseconds from a prompt to its logits, in turns; leaves every cache filled for the steps that follow."""
     times: dict[Subject, list[float]] = {subject: [] for subject in subjects}
-    for _ in range(count if context <= LONG_PROMPT else 1):
+    for _ in range(count if context <= LONG_PROMPT else min(count, LONG_PROMPTS)):
         for subject in subjects:
             ids = seeded_ids(min(256, subject.geometry.vocab_size), subject.past(context)).ids.tolist()
             started = time.perf_counter()
             runners[subject].prefill(ids)
             times[subject].append((time.perf_counter() - started) * 1e3)
+            _rest(subject)
     return times
+
+
+def _rest(subject: Subject) -> None:
+    """Leave the processor to the next model, if this one's threads may still spin."""
+    if subject.threads > 1:
+        time.sleep(REST)
 
 
 def _turn(runner: Runner) -> list[float]:

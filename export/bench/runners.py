@@ -9,6 +9,7 @@ Nothing here imports torch or pydantic unless a runtime needs it, so that memory
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,10 +21,16 @@ import numpy as np
 from export.targets.registry import find_target, load_host
 from parcae_mobile.errors import InputError, ToolMissingError
 
-NAIVE_ONNX, GENAI_LLAMA, NAIVE_EXECUTORCH = "naive-onnx", "genai-llama", "naive-executorch"
-BASELINES = (NAIVE_ONNX, GENAI_LLAMA, NAIVE_EXECUTORCH)
+NAIVE_ONNX, GENAI_LLAMA, LLAMA_CPP, NAIVE_EXECUTORCH = "naive-onnx", "genai-llama", "llama-cpp", "naive-executorch"
+BASELINES = (NAIVE_ONNX, GENAI_LLAMA, LLAMA_CPP, NAIVE_EXECUTORCH)
 ARTIFACT = "artifact"
-PTE = "model.pte"
+PTE, GGUF = "model.pte", "model.gguf"
+MODULES = {
+    NAIVE_ONNX: ("onnxscript", "onnxruntime"),
+    GENAI_LLAMA: ("onnxruntime_genai",),
+    LLAMA_CPP: ("gguf", "llama_cpp"),
+    NAIVE_EXECUTORCH: ("executorch",),
+}
 
 
 class Runner(Protocol):
@@ -116,6 +123,29 @@ class GenaiRunner:
         return logits.reshape(-1, logits.shape[-1])[-1]
 
 
+class LlamaCppRunner:
+    """A GGUF file through llama-cpp-python, with its own defaults: fp16 cache, batches of 512 tokens."""
+
+    def __init__(self, library: Any, path: Path, threads: int) -> None:
+        self.library = library
+        self.llama = library.Llama(str(path), n_ctx=0, n_threads=threads, n_threads_batch=threads, verbose=False)
+
+    def prefill(self, ids: Sequence[int]) -> np.ndarray:
+        self.llama.reset()
+        return self._run(ids)
+
+    def step(self, token: int) -> np.ndarray:
+        return self._run([token])
+
+    def undo(self) -> None:
+        self.llama.n_tokens -= 1
+
+    def _run(self, ids: Sequence[int]) -> np.ndarray:
+        self.llama.eval(ids)
+        logits = self.library.llama_get_logits(self.llama.ctx)
+        return np.ctypeslib.as_array(logits, shape=(self.llama.n_vocab(),)).copy()
+
+
 class NaivePteRunner:
     """The naive ExecuTorch export."""
 
@@ -135,6 +165,18 @@ class NaivePteRunner:
         self.naive.length -= 1
 
 
+def require(kind: str) -> None:
+    """Raise `ToolMissingError`, with what to install, unless a baseline can be built and run here."""
+    for module in MODULES[kind]:
+        if importlib.util.find_spec(module) is None:
+            raise _missing(kind, module)
+
+
+def _missing(kind: str, module: str | None) -> ToolMissingError:
+    extra, more = ("llama-cpp", ", which compiles it for minutes") if kind == LLAMA_CPP else ("all", "")
+    return ToolMissingError(f"{kind} needs {module}: pip install 'parcae-mobile[{extra}]'{more}")
+
+
 def opener(kind: str, folder: Path, loops: int, threads: int) -> Callable[[], Runner]:
     """Import what a kind of model needs; the result loads it. Raises `ToolMissingError` without its runtime."""
     if kind == ARTIFACT:
@@ -150,9 +192,13 @@ def opener(kind: str, folder: Path, loops: int, threads: int) -> Callable[[], Ru
             import onnxruntime_genai
 
             return lambda: GenaiRunner(onnxruntime_genai, folder, threads)
+        if kind == LLAMA_CPP:
+            import llama_cpp
+
+            return lambda: LlamaCppRunner(llama_cpp, folder / GGUF, threads)
         import onnxruntime
     except ImportError as error:
-        raise ToolMissingError(f"{kind} needs {error.name}: pip install 'parcae-mobile[all]'") from None
+        raise _missing(kind, error.name) from None
 
     def start() -> Runner:
         options = onnxruntime.SessionOptions()

@@ -25,6 +25,7 @@ def variant_of(manifest: Manifest, loops: int) -> Variant:
         compute=manifest.compute,
         kv_policy=manifest.kv.policy,
         kv_dtype=manifest.kv.dtype,
+        room=manifest.kv.context if manifest.target == "executorch" else None,
         portable=manifest.portable,
         loops=loops,
     )
@@ -35,7 +36,7 @@ def decode_times(table: Table, manifests: Sequence[Manifest], path: Path) -> lis
 
     Raises `InputError` where no run did. `path` is the table's, for that message.
     """
-    rows = [[row for row in table.rows if row.variant == variant_of(m, row.variant.loops)] for m in manifests]
+    rows = [_fewest_threads([r for r in table.rows if r.variant == variant_of(m, r.variant.loops)]) for m in manifests]
     runs = [{speed.run for row in own for speed in row.speeds} for own in rows]
     for manifest, measured in zip(manifests, runs, strict=True):
         if not measured:
@@ -51,6 +52,12 @@ def decode_times(table: Table, manifests: Sequence[Manifest], path: Path) -> lis
     threads = sorted({row.threads for own in rows for row in own if any(speed.run == run for speed in row.speeds)})
     words = f"{machine.processor}, {' and '.join(map(str, threads))} thread{'s' * (threads != [1])}"
     return [Speeds(words, _of_run(own, run)) for own in rows]
+
+
+def _fewest_threads(rows: list[Row]) -> list[Row]:
+    """Those that were measured with the fewest threads: a page shows one curve."""
+    fewest = min((row.threads for row in rows if row.speeds), default=0)
+    return [row for row in rows if row.threads == fewest]
 
 
 def _of_run(rows: Sequence[Row], run: int) -> dict[int, dict[int, float]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from export.bench.request import BenchRequest
 from export.bench.rows import Variant
 from export.bench.run import Subject
-from export.bench.runners import BASELINES, GENAI_LLAMA, NAIVE_EXECUTORCH, NAIVE_ONNX, PTE
+from export.bench.runners import BASELINES, GENAI_LLAMA, GGUF, LLAMA_CPP, NAIVE_EXECUTORCH, NAIVE_ONNX, PTE, require
 from export.job import Progress, silent
 from export.pipeline import run_export
 from export.request import ExportRequest
@@ -35,7 +35,7 @@ ROOM = 64  # tokens after the context for which a naive ExecuTorch file is built
 
 
 def check_names(request: BenchRequest) -> None:
-    """Raise `UsageError` for a name that no target has."""
+    """Raise `UsageError` for a name that no target has, `ToolMissingError` for a baseline that nothing here runs."""
     targets = [find_target(name) for name in request.target]
     forms = {form for target in TARGETS.values() for form in (*target.dynamic_forms, *target.static_forms)}
     for form in request.loop_form:
@@ -50,6 +50,7 @@ def check_names(request: BenchRequest) -> None:
     for kind in request.baseline or ():
         if kind not in BASELINES:
             raise UsageError(f"--baseline {kind}: choose among {', '.join(BASELINES)}")
+        require(kind)
 
 
 def make_artifacts(request: BenchRequest, source: Source, progress: Progress) -> list[Path]:
@@ -75,7 +76,7 @@ def make_artifacts(request: BenchRequest, source: Source, progress: Progress) ->
                 out=request.out / f"{form}-{policy}-{dtype}",
                 force=True,
                 verify=False,
-                threads=request.threads,
+                threads=max(request.threads),
             )
             folders += _make(one, request, source, form in target.static_forms, progress)
     if not folders:
@@ -150,6 +151,11 @@ def _build(kind: str, source: Source, loops: int, limit: int, place: Path) -> No
             from export.bench.baselines.peer_llama import write_peer_llama
 
             write_peer_llama(source.model.config, loops, limit, made)
+        elif kind == LLAMA_CPP:
+            from export.bench.baselines.peer_gguf import write_peer_gguf
+
+            made.mkdir()
+            write_peer_gguf(source.model.config, loops, limit, made / GGUF)
         elif kind == NAIVE_ONNX:
             from export.bench.baselines.naive_onnx import write_naive_onnx
 
@@ -164,18 +170,12 @@ def _build(kind: str, source: Source, loops: int, limit: int, place: Path) -> No
 
 
 def _variant(kind: str, model: str, loops: int) -> Variant:
-    """Names of a baseline's row. The Llama has no loops: `loops` is the count whose depth it has."""
-    llama = kind == GENAI_LLAMA
-    return Variant.model_validate(
-        {
-            "kind": kind,
-            "model": model,
-            "target": "executorch" if kind == NAIVE_EXECUTORCH else "onnx",
-            "loop_form": "none" if llama else "unrolled",
-            "quant": "int4" if llama else "fp32",
-            "compute": "int8" if llama else "fp32",
-            "kv_policy": "full",
-            "kv_dtype": "fp32",
-            "loops": loops,
-        }
-    )
+    """Names of a baseline's row. A Llama has no loops: `loops` is the count whose depth it has."""
+    target, form, quant, compute, kv_dtype = {
+        NAIVE_ONNX: ("onnx", "unrolled", "fp32", "fp32", "fp32"),
+        NAIVE_EXECUTORCH: ("executorch", "unrolled", "fp32", "fp32", "fp32"),
+        GENAI_LLAMA: ("onnx", "none", "int4", "int8", "fp32"),
+        LLAMA_CPP: ("llama.cpp", "none", "Q4_0", "int8", "fp16"),
+    }[kind]
+    values = {"kind": kind, "model": model, "target": target, "loop_form": form, "quant": quant, "compute": compute}
+    return Variant.model_validate({**values, "kv_policy": "full", "kv_dtype": kv_dtype, "loops": loops})

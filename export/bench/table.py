@@ -31,7 +31,7 @@ NAIVE = {"onnx": "naive-onnx", "executorch": "naive-executorch"}
 def cells(table: Table, row: Row) -> list[str]:
     """One row of the table, as text."""
     memory, speed = row.memory, row.speed
-    figures = [row.variant.label, str(row.variant.loops), _mb(row.weight_bytes), _mb(row.cache_bytes)]
+    figures = [row.label, str(row.variant.loops), _mb(row.weight_bytes), _mb(row.cache_bytes)]
     if memory is None:
         figures += ["-"] * 4
     else:
@@ -84,7 +84,7 @@ def outcome_cells(outcome: Outcome) -> list[str]:
     sign = ">=" if outcome.at_least else "<="
     return [
         outcome.name,
-        f"{outcome.row.variant.label} T={outcome.row.variant.loops}",
+        f"{outcome.row.label} T={outcome.row.variant.loops}",
         str(outcome.row.context),
         ", ".join(_figure(value) for value in outcome.values),
         "-" if outcome.bound is None else f"{sign} {_figure(outcome.bound)}",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.bench.runners import BASELINES, plain_manifest
+from export.bench.runners import BASELINES, GGUF, LLAMA_CPP, plain_manifest
 from export.targets.host import CacheGeometry
 from parcae_mobile.loops import KV_BYTES
 
@@ -61,6 +61,8 @@ def cache_touched(geometry: CacheGeometry, loops: int, context: int, dtype: str)
 
 def touched_weights(kind: str, folder: Path, loops: int) -> int | None:
     """Bytes of weights that one token reads; None where the file does not tell."""
+    if kind == LLAMA_CPP:
+        return (folder / GGUF).stat().st_size  # every matrix once; the table is the head
     if kind in BASELINES:
         model = folder / "model.onnx"
         return touched_onnx([(model, 1)]) if model.exists() else None

@@ -42,7 +42,7 @@ def bench(
     if show and not table.rows:
         raise UsageError(f"--show: there is no table at {path}; measure first, or name one by --table")
     if not show:
-        set_threads(max(request.threads, 1))
+        set_threads(max(request.threads))
         with progress_line(as_json) as progress:
             _measure(request, artifacts or [], table, progress)
         write_table(table, path)

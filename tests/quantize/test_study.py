@@ -13,11 +13,13 @@ from parcae_mobile import Parcae, ParcaeConfig
 from parcae_mobile.text import TokenText, seeded_ids
 from quantize.compression import HeldOut
 from quantize.learning_run import Learning
+from quantize.planning import PlannedTensor, component
+from quantize.recipe import load_recipe
 from quantize.study import shapes
 from quantize.study.bench import LENGTH, WINDOWS, Bench, reported_windows
 from quantize.study.bits_and_loops import Judge, Point, grown, recipes, rows
 from quantize.study.bits_plot import draw
-from quantize.study.front import on_front, variants
+from quantize.study.front import TIME_OF_INT8, FrontPoint, multiplied, on_front, variants
 from quantize.study.learned import learned
 
 
@@ -60,18 +62,30 @@ def test_recipes_of_the_studies_differ_where_they_say() -> None:
     rule = recipes()[4].first_match("value_embeds.0.weight")
     assert rule is not None and (rule.bits, rule.group_size) == (2, 128)
     found = list(variants())
-    assert len(found) == 18
+    assert len(found) == 24
     for group, symmetric, eight, recipe in found:
         fc = recipe.first_match("transformer.core_block.0.mlp.fc.weight")
         output = recipe.first_match("transformer.core_block.0.attn.c_proj.weight")
-        assert fc is not None and output is not None
-        assert (fc.bits, fc.group_size, fc.symmetric) == (4, group, symmetric)
-        assert output.bits == (8 if "outputs" in eight else 4)
+        coda = recipe.first_match("transformer.coda.0.attn.c_proj.weight")
+        assert fc is not None and output is not None and coda is not None
+        assert (coda.bits, coda.group_size, coda.symmetric) == (4, group, symmetric)
+        assert (fc.bits, output.bits) == (8 if eight == "all" else 4, 8 if eight in ("all", "values, outputs") else 4)
 
 
-def test_a_point_is_on_the_front_if_nothing_smaller_is_nearer() -> None:
-    found: list[tuple[float, float, list[str]]] = [(1.0, 0.3, []), (2.0, 0.2, []), (2.5, 0.25, [])]
-    assert [on_front(size, kl, found) for size, kl, _ in found] == [True, True, False]
+def test_a_point_is_on_the_front_if_nothing_smaller_and_faster_is_nearer() -> None:
+    recipe = load_recipe("int4")
+    found = [FrontPoint(*values, recipe) for values in ((1, 1, 0.3), (2, 1, 0.2), (2.5, 1, 0.25), (3, 0.5, 0.4))]
+    assert [on_front(point, found) for point in found] == [True, True, False, True]
+
+
+def test_time_counts_the_recurrent_block_as_often_as_it_runs() -> None:
+    def row(name: str, shape: tuple[int, ...], bits: int) -> PlannedTensor:
+        return PlannedTensor(name, component(name), shape, "", bits, 128, True, 0, 0)
+
+    block, head = row("transformer.core_block.0.mlp.fc.weight", (4, 8), 4), row("lm_head.weight", (4, 8), 8)
+    looked_up = row("value_embeds.1.weight", (4, 8), 4)
+    assert multiplied([block]) == 8 * 32
+    assert multiplied([block, head, looked_up]) == pytest.approx(8 * 32 + 32 * TIME_OF_INT8)
 
 
 def test_the_stages_of_learned_rounding_are_rows(small: Callable[..., Parcae], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import subprocess
 import sys
@@ -15,9 +16,12 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from export.bench import runners
 from export.bench.baselines.naive_onnx import UnrolledStep, empty_past
+from export.bench.baselines.peer_gguf import write_peer_gguf
 from export.bench.baselines.peer_llama import llama_config
-from export.bench.runners import ARTIFACT, NAIVE_ONNX, opener
+from export.bench.kernels import chain
+from export.bench.runners import ARTIFACT, LLAMA_CPP, NAIVE_ONNX, LlamaCppRunner, opener
 from export.bench.subjects import make_baselines
 from export.bench.traffic import cache_bytes, cache_touched, read_bandwidth, total_of, touched_onnx, weights_of
 from export.source import open_source
@@ -74,6 +78,7 @@ def test_a_kept_table_is_shown_drawn_and_added_to(measured: Any, cli: Cli, expor
         (("--measure", "taste"), "--measure taste: choose among size, memory, speed"),
         (("--loops", 0), "--loops 0: give 1 or more"),
         (("--rounds", 0), "--rounds 0: give 1 or more"),
+        (("--threads", 1, "--threads", 0), "--threads 0: give 1 or more"),
         (("--plot", "a.pdf"), "--plot a.pdf"),
         (("--show", "--table", "none.json"), "there is no table at none.json"),
         (("--loop-form", "round"), "--loop-form round: choose among"),
@@ -93,6 +98,23 @@ def test_what_cannot_be_measured_is_refused_before_work(
 def test_a_context_that_no_artifact_takes_is_an_error(cli: Cli, exported: Any, tmp_path: Path) -> None:
     ran = cli("bench", exported[0], "--context", 4096, "--out", tmp_path)
     assert ran.code == 2 and "no artifact takes" in ran.line
+
+
+def test_a_baseline_that_is_not_installed_is_named_before_work(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(runners.MODULES, LLAMA_CPP, ("gguf", "no_such_module"))
+    ran = cli("bench", "--baseline", "llama-cpp", "--out", tmp_path / "out")
+    assert ran.code == 5 and "llama-cpp needs no_such_module: pip install 'parcae-mobile[llama-cpp]'" in ran.line
+    assert not (tmp_path / "out").exists()
+
+
+def test_thread_counts_are_rows_of_one_run(cli: Cli, exported: Any, tmp_path: Path) -> None:
+    few = ("--rounds", 1, "--prompts", 1, "--context", 16, "--loops", 2, "--measure", "speed", "--out", tmp_path)
+    ran = cli("bench", exported[0], *few, "--threads", 1, "--threads", 2, "--json")
+    assert ran.code == 0, ran.err
+    rows = ran.json["rows"]
+    assert [(row["threads"], [speed["run"] for speed in row["speeds"]]) for row in rows] == [(1, [1]), (2, [1])]
 
 
 def test_a_baseline_of_another_model_is_refused(cli: Cli, exported: Any, tmp_path: Path) -> None:
@@ -205,6 +227,73 @@ def test_the_peer_has_parcaes_depth_width_and_layer_size() -> None:
     assert (peer["num_hidden_layers"], peer["hidden_size"], peer["intermediate_size"]) == (20, 768, 2048)
     assert (peer["num_attention_heads"], peer["vocab_size"], peer["tie_word_embeddings"]) == (6, 32768, True)
     assert 3 * peer["intermediate_size"] == 2 * config.intermediate_size, "three matrices against two"
+
+
+def test_the_gguf_peer_has_the_same_matrices_in_four_bits(tmp_path: Path, mini_model: Parcae) -> None:
+    import gguf
+
+    values = llama_config(mini_model.config, 3, 64)
+    write_peer_gguf(mini_model.config, 3, 64, tmp_path / "a.gguf")
+    write_peer_gguf(mini_model.config, 3, 64, tmp_path / "b.gguf")
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+    reader = gguf.GGUFReader(tmp_path / "a.gguf")
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    assert len(tensors) == 2 + 9 * values["num_hidden_layers"] and "output.weight" not in tensors, "the head is tied"
+    kinds = {name: tensor.tensor_type.name for name, tensor in tensors.items()}
+    assert {kind for name, kind in kinds.items() if "norm" not in name} == {"Q4_0"}
+    assert tensors["blk.1.ffn_down.weight"].shape.tolist() == [values["intermediate_size"], values["hidden_size"]]
+    assert reader.fields["llama.block_count"].contents() == values["num_hidden_layers"]
+
+
+def test_a_step_of_llama_cpp_follows_the_tokens_before_it() -> None:
+    class Library:
+        """Stands for llama_cpp: it keeps what it is given, as `Llama.eval` does, and answers with the last token."""
+
+        class Llama:
+            def __init__(self, path: str, **options: Any) -> None:
+                self.options, self.n_tokens, self.ids, self.ctx = options, 0, [0] * 16, self
+
+            def reset(self) -> None:
+                self.n_tokens = 0
+
+            def eval(self, ids: Any) -> None:
+                self.ids[self.n_tokens : self.n_tokens + len(ids)] = ids
+                self.n_tokens += len(ids)
+
+            def n_vocab(self) -> int:
+                return 1
+
+        @staticmethod
+        def llama_get_logits(llama: Any) -> Any:
+            return (ctypes.c_float * 1)(sum(llama.ids[: llama.n_tokens]))
+
+    runner = LlamaCppRunner(Library, Path("m.gguf"), 2)
+    assert runner.llama.options["n_threads"] == runner.llama.options["n_threads_batch"] == 2
+    assert runner.prefill([1, 2, 3]).tolist() == [6] and runner.step(4).tolist() == [10]
+    runner.undo()
+    assert runner.step(5).tolist() == [11] and runner.prefill([7]).tolist() == [7]
+
+
+@pytest.mark.acceptance
+def test_llama_cpp_runs_the_peer(tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp", reason="compiled at installation: pip install 'parcae-mobile[llama-cpp]'")
+    source = open_source(None)
+    (subject,) = make_baselines(source, [LLAMA_CPP], 2, [64], tmp_path)
+    runner = opener(LLAMA_CPP, subject.folder, 2, 1)()
+    logits = runner.prefill(range(1, 20))
+    assert logits.shape == (source.model.config.padded_vocab_size,) and np.isfinite(logits).all()
+    again = runner.step(5)
+    runner.undo()
+    np.testing.assert_allclose(runner.step(5), again, rtol=0, atol=1e-4)
+    assert not np.allclose(runner.prefill(range(2, 21)), logits, atol=1e-3)
+
+
+@pytest.mark.parametrize("form", [(4, 32, True), (4, 128, False), (8, 256, False)])
+def test_a_chain_of_kernels_multiplies_every_matrix_of_two_blocks(form: tuple[int, int, bool]) -> None:
+    graph = chain(*form).graph
+    stored = sum(np.prod(tensor.dims) for tensor in graph.initializer if tensor.name.startswith("b"))
+    assert len(graph.node) == 12 and stored == 2 * (4 * 768**2 + 2 * 768 * 3072) * form[0] // 8
+    onnx.checker.check_model(onnx.helper.make_model(graph, opset_imports=chain(*form).opset_import))
 
 
 def test_touched_bytes_follow_the_nodes(tmp_path: Path) -> None:

@@ -149,6 +149,15 @@ def test_an_against_may_name_another_context_and_bytes_need_no_run() -> None:
     assert [outcome.values for outcome in judge(kept, [cache])] == [(1.0,)]
 
 
+def test_rows_of_several_threads_are_named_and_compared_only_where_a_goal_says_so() -> None:
+    two = row(decode=3.0).model_copy(update={"threads": 2})
+    kept = table(row(decode=4.0), two)
+    assert [r.label for r in kept.rows] == ["onnx scan int4 full/int8", "onnx scan int4 full/int8, 2 threads"]
+    assert len(judge(kept, [goal(at_most=[3.5])])) == 1, "a goal that says nothing is of one thread"
+    faster = goal(how="ratio", row={"threads": 2}, against={"threads": 1}, at_most=[0.7])
+    assert [outcome.values for outcome in judge(kept, [faster])] == [(0.75,)]
+
+
 def test_a_goal_speaks_of_one_model_only() -> None:
     loaded = goal(metric="weight_bytes", at_most=[95.0])
     assert len(judge(table(row(), row(model="other")), [loaded])) == 1
@@ -214,6 +223,8 @@ def test_times_for_a_page_come_from_one_run_that_measured_all(tmp_path: Path) ->
     assert first.decode_ms == {128: {1: 2.0, 8: 5.0}} and second.decode_ms == {128: {8: 6.0}}
     assert first.machine == "made up, 1 thread"
     assert decode_times(kept, [here], tmp_path)[0].decode_ms == {128: {8: 4.0}}, "the last run of it alone"
+    both = table(row(), row(decode=1.0).model_copy(update={"threads": 2}))
+    assert decode_times(both, [here], tmp_path)[0].decode_ms == {128: {8: 4.0}}, "one curve, of the fewest threads"
     apart = table(row(run=1), row(run=2, quant="int8"), runs=2)
     with pytest.raises(InputError, match="no run measured all of these artifacts"):
         decode_times(apart, [here, there], tmp_path)
