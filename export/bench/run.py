@@ -20,11 +20,11 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
+from export.bench.costs.traffic import cache_bytes, cache_touched, read_bandwidth, total_of, touched_weights, weights_of
 from export.bench.request import BenchRequest
 from export.bench.rows import Memory, Row, Run, Speed, Table, Variant
 from export.bench.runners import Runner, opener
 from export.bench.speeds import variant_of
-from export.bench.traffic import cache_bytes, cache_touched, read_bandwidth, total_of, touched_weights, weights_of
 from export.job import Progress, silent
 from export.targets.host import CacheGeometry
 from export.targets.registry import find_target

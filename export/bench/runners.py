@@ -124,11 +124,13 @@ class GenaiRunner:
 
 
 class LlamaCppRunner:
-    """A GGUF file through llama-cpp-python, with its own defaults: fp16 cache, batches of 512 tokens."""
+    """A GGUF file through llama-cpp-python: fp16 cache, batches of 512 tokens, flash attention, its faster one here."""
 
     def __init__(self, library: Any, path: Path, threads: int) -> None:
         self.library = library
-        self.llama = library.Llama(str(path), n_ctx=0, n_threads=threads, n_threads_batch=threads, verbose=False)
+        self.llama = library.Llama(
+            str(path), n_ctx=0, n_threads=threads, n_threads_batch=threads, flash_attn=True, verbose=False
+        )
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
         self.llama.reset()

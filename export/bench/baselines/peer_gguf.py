@@ -47,6 +47,7 @@ def write_peer_gguf(config: ParcaeConfig, loops: int, context: int, path: Path) 
     kind, random = gguf.GGMLQuantizationType.Q4_0, np.random.default_rng(0)
     for name, shape in tensor_shapes(values):
         place = names.get_name(name, try_suffixes=(".weight",))
+        assert place is not None
         if len(shape) == 1:
             writer.add_tensor(place, np.ones(shape, np.float32))
         else:

@@ -20,10 +20,10 @@ from export.bench import runners
 from export.bench.baselines.naive_onnx import UnrolledStep, empty_past
 from export.bench.baselines.peer_gguf import write_peer_gguf
 from export.bench.baselines.peer_llama import llama_config
-from export.bench.kernels import chain
+from export.bench.costs.kernels import chain
+from export.bench.costs.traffic import cache_bytes, cache_touched, read_bandwidth, total_of, touched_onnx, weights_of
 from export.bench.runners import ARTIFACT, LLAMA_CPP, NAIVE_ONNX, LlamaCppRunner, opener
 from export.bench.subjects import make_baselines
-from export.bench.traffic import cache_bytes, cache_touched, read_bandwidth, total_of, touched_onnx, weights_of
 from export.source import open_source
 from export.targets.host import CacheGeometry
 from parcae_mobile import Parcae, load_model

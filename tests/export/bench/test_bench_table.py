@@ -209,10 +209,11 @@ def test_a_plot_is_the_same_bytes_twice_and_needs_times(tmp_path: Path) -> None:
         plot_table(kept, tmp_path / "c.pdf")
 
 
-def test_the_documentation_shows_the_kept_table() -> None:
+@pytest.mark.parametrize("name", ["140m", "llama-cpp"])
+def test_the_documentation_shows_the_kept_tables(name: str) -> None:
     folder = Path(__file__).parents[3] / "docs" / "bench"
-    kept = read_table(folder / "140m.json")
-    assert kept.rows and (folder / "140m.md").read_text() == markdown(kept)
+    kept = read_table(folder / f"{name}.json")
+    assert kept.rows and (folder / f"{name}.md").read_text() == markdown(kept)
 
 
 def test_times_for_a_page_come_from_one_run_that_measured_all(tmp_path: Path) -> None:

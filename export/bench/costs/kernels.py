@@ -1,6 +1,6 @@
 """What a stored format costs in time at one token: onnxruntime's `MatMulNBits` over the matrices of the 140M block.
 
-    python -m export.bench.kernels                         # seconds; one thread
+    python -m export.bench.costs.kernels                         # seconds; one thread
 
 Two blocks' matrices in a chain, as a loop runs them, random integers, activations in int8. All formats are loaded and
 take turns; printed is the median time over that of int4 in groups of 128. `quantize/study/front.py` holds such a run.
@@ -44,7 +44,7 @@ def chain(bits: int, group: int, zero_points: bool) -> ModelProto:
             tensors["z"] = random.integers(0, 256, (rows, -(-blocks * bits // 8)), np.uint8)
         names = [f"{name}{place}" for name in tensors]
         initializers += [numpy_helper.from_array(t, n) for t, n in zip(tensors.values(), names, strict=True)]
-        form = {"K": columns, "N": rows, "bits": bits, "block_size": group, "accuracy_level": 4}
+        form: dict[str, Any] = {"K": columns, "N": rows, "bits": bits, "block_size": group, "accuracy_level": 4}
         nodes.append(helper.make_node("MatMulNBits", [value, *names], [f"y{place}"], domain="com.microsoft", **form))
         value = f"y{place}"
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, WIDTH]) for name in ("x", value)]
