@@ -2,7 +2,7 @@
 
     python -m quantize.study                               # a few minutes on one core; rewrites tables and plot
     python -m quantize.study --only recipes,loops          # some of them
-    python -m quantize.study --only front                  # front and learned only by name: minutes each
+    python -m quantize.study --only front                  # front and learned are printed, and only by name
     python -m quantize.study --model FOLDER                # another model: printed, nothing is written
     python -m quantize.study --shape parcae-140m --algorithm gptq    # time and memory, random weights; printed
     python -m quantize.study --shape parcae-140m --algorithm learned --steps 3
@@ -31,13 +31,13 @@ from .shapes import learning_costs, shape_bytes, shape_costs
 DOCUMENT = Path("docs/quantization.md")
 PLOT = DOCUMENT.with_suffix(".svg")
 NAMES = [*MEASUREMENTS, *OTHER_MODELS, "shapes"]
-BY_NAME, PRINTED = ["front", "learned"], ["learned"]  # minutes of processor time each; the second is not written
+PRINTED = ["front", "learned"]  # minutes of processor time each; only by name, and not written into the document
 
 
 def main() -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m quantize.study", description="Measure the docs' tables again.")
-    parser.add_argument("--only", help=f"comma-separated: {', '.join([*NAMES, *BY_NAME])}")
+    parser.add_argument("--only", help=f"comma-separated: {', '.join([*NAMES, *PRINTED])}")
     parser.add_argument("--model", type=Path, help="another model's folder; its tables are printed only")
     parser.add_argument("--shape", choices=RELEASED_SHAPES, help="time and memory of quantizing random weights")
     parser.add_argument("--algorithm", choices=("rtn", "gptq", "learned"), default="rtn", help="of --shape")
@@ -61,7 +61,7 @@ def main() -> int:
 
 def _tables(only: str | None, folder: Path | None) -> None:
     standard = NAMES if folder is None else [*MEASUREMENTS]
-    known = [*standard, *BY_NAME]
+    known = [*standard, *PRINTED]
     names = only.split(",") if only else standard
     if unknown := [name for name in names if name not in known]:
         raise UsageError(f"no table {unknown[0]!r} here; there are {', '.join(known)}")
