@@ -152,10 +152,10 @@ def _build(kind: str, source: Source, loops: int, limit: int, place: Path) -> No
 
             write_peer_llama(source.model.config, loops, limit, made)
         elif kind == LLAMA_CPP:
-            from export.bench.baselines.peer_gguf import write_peer_gguf
+            from export.bench.baselines.web_llama import write_gguf
 
             made.mkdir()
-            write_peer_gguf(source.model.config, loops, limit, made / GGUF)
+            write_gguf(source.model.config, loops, limit, made / GGUF, table="Q4_0")
         elif kind == NAIVE_ONNX:
             from export.bench.baselines.naive_onnx import write_naive_onnx
 

@@ -89,7 +89,7 @@ def _write_checkpoint(values: dict[str, Any], folder: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     drawn = {
         name: torch.randn(shape, generator=generator) * 0.02 if len(shape) > 1 else torch.ones(shape)
-        for name, shape in tensor_shapes(values)
+        for name, shape in _shapes(values)
     }
     save_file(drawn, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
@@ -107,8 +107,7 @@ def _write_checkpoint(values: dict[str, Any], folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(about), encoding="utf-8")
 
 
-def tensor_shapes(values: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names of the Hugging Face checkpoint with their shapes; the table is the head too."""
+def _shapes(values: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
     width, hidden = values["hidden_size"], values["intermediate_size"]
     kv_width = values["num_key_value_heads"] * values["head_dim"]
     yield "model.embed_tokens.weight", (values["vocab_size"], width)

@@ -1,10 +1,10 @@
-"""What a user would run in a browser instead: a Llama of equal effective depth as GGUF, which wllama loads.
+"""What a user would run instead: a Llama of equal effective depth as GGUF, for llama.cpp, and for wllama in a browser.
 
     python -m export.bench.baselines.web_llama --loops 1 --loops 4 --loops 8 --out build/web-bench/llama
 
 The shape is that of `peer_llama.py`: for each loop count T a Llama with a layer for each layer that a Parcae token
-passes. Blocks are Q4_0, the tied table Q8_0, as the int4 preset stores them; weights are random and say nothing about
-quality. Every letter is a token of its own, so that a prompt has as many tokens as it has letters.
+passes. Blocks are Q4_0, the tied table Q8_0, as the int4 preset stores them, or another format; weights are random and
+say nothing about quality. Every letter is a token of its own, so that a prompt has as many tokens as it has letters.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ SPACE = "\u2581"  # how sentence-piece models write a space
 NORMAL, UNKNOWN_KIND, CONTROL, UNUSED = 1, 2, 3, 5
 
 
-def write_gguf(config: ParcaeConfig, loops: int, context: int, path: Path) -> None:
-    """Write the Llama that equals a Parcae of `loops` loops. The same arguments give the same bytes."""
+def write_gguf(config: ParcaeConfig, loops: int, context: int, path: Path, table: str = "Q8_0") -> None:
+    """Write the Llama that equals a Parcae of `loops` loops, its tied table in the format `table`.
+
+    The same arguments give the same bytes.
+    """
     values = llama_config(config, loops, context)
     width, hidden, size = values["hidden_size"], values["intermediate_size"], values["head_dim"]
     writer = gguf.GGUFWriter(path, "llama")
@@ -48,7 +51,7 @@ def write_gguf(config: ParcaeConfig, loops: int, context: int, path: Path) -> No
     _add_tokens(writer, values["vocab_size"])
     queries, keys = values["num_attention_heads"] * size, values["num_key_value_heads"] * size
     random = np.random.default_rng(0)
-    _add_matrix(writer, random, "token_embd", (values["vocab_size"], width), gguf.GGMLQuantizationType.Q8_0)
+    _add_matrix(writer, random, "token_embd", (values["vocab_size"], width), gguf.GGMLQuantizationType[table])
     for layer in range(values["num_hidden_layers"]):
         for name, rows, columns in (
             ("attn_q", queries, width),

@@ -18,7 +18,6 @@ from onnx import TensorProto, helper
 
 from export.bench import runners
 from export.bench.baselines.naive_onnx import UnrolledStep, empty_past
-from export.bench.baselines.peer_gguf import write_peer_gguf
 from export.bench.baselines.peer_llama import llama_config
 from export.bench.costs.kernels import chain
 from export.bench.costs.traffic import cache_bytes, cache_touched, read_bandwidth, total_of, touched_onnx, weights_of
@@ -227,22 +226,6 @@ def test_the_peer_has_parcaes_depth_width_and_layer_size() -> None:
     assert (peer["num_hidden_layers"], peer["hidden_size"], peer["intermediate_size"]) == (20, 768, 2048)
     assert (peer["num_attention_heads"], peer["vocab_size"], peer["tie_word_embeddings"]) == (6, 32768, True)
     assert 3 * peer["intermediate_size"] == 2 * config.intermediate_size, "three matrices against two"
-
-
-def test_the_gguf_peer_has_the_same_matrices_in_four_bits(tmp_path: Path, mini_model: Parcae) -> None:
-    import gguf
-
-    values = llama_config(mini_model.config, 3, 64)
-    write_peer_gguf(mini_model.config, 3, 64, tmp_path / "a.gguf")
-    write_peer_gguf(mini_model.config, 3, 64, tmp_path / "b.gguf")
-    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
-    reader = gguf.GGUFReader(tmp_path / "a.gguf")
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
-    assert len(tensors) == 2 + 9 * values["num_hidden_layers"] and "output.weight" not in tensors, "the head is tied"
-    kinds = {name: tensor.tensor_type.name for name, tensor in tensors.items()}
-    assert {kind for name, kind in kinds.items() if "norm" not in name} == {"Q4_0"}
-    assert tensors["blk.1.ffn_down.weight"].shape.tolist() == [values["intermediate_size"], values["hidden_size"]]
-    assert reader.fields["llama.block_count"].contents() == values["num_hidden_layers"]
 
 
 def test_a_step_of_llama_cpp_follows_the_tokens_before_it() -> None:

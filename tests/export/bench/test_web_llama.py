@@ -35,6 +35,9 @@ def test_the_file_has_parcaes_depth_and_width_and_the_int4_presets_types(tmp_pat
     assert {kind for name, kind in kinds.items() if "norm" not in name} == {Q4}
     assert {kind for name, kind in kinds.items() if "norm" in name} == {FP32}
     assert len(read.get_field("tokenizer.ggml.tokens").contents()) == config.padded_vocab_size
+    write_gguf(config, 2, 256, tmp_path / "small.gguf", table="Q4_0")
+    small = {tensor.name: tensor.tensor_type for tensor in gguf.GGUFReader(tmp_path / "small.gguf").tensors}
+    assert small["token_embd.weight"] == Q4 and "output.weight" not in small, "the head is the table"
     again = tmp_path / "again.gguf"
     write_gguf(config, 2, 256, again)
     assert np.array_equal(np.fromfile(path, np.uint8), np.fromfile(again, np.uint8))
