@@ -57,7 +57,7 @@ lint: $(SETUP)
 	$(BIN)/mypy
 
 suite: $(SETUP)
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The Android app's Kotlin on the JVM, against the desktop's onnxruntime, and its APK; says what it did not run where tools are missing.
 ANDROID_MODELS := $(addprefix build/app/,exact/parcae-tiny-onnx-dynamic-int4 shared/parcae-tiny-onnx-dynamic-fp32 \

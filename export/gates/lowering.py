@@ -29,6 +29,7 @@ from export.gates.probes import PIECES, Measured, Probe, measure, split
 from export.gates.rounding import ROUNDING, rounding_failures
 from export.targets.host import Host
 from export.targets.registry import Target, load_exact, load_host
+from parcae_mobile.golden import GREEDY_TOKENS, PROMPT_TOKENS
 from parcae_mobile.kv_cache import CacheSpec
 from parcae_mobile.manifest import Manifest, Verdict
 from parcae_mobile.model import Parcae
@@ -36,8 +37,6 @@ from parcae_mobile.parity import Distance, greedy
 from quantize.apply import QuantizedModel
 
 TEXT_TOKENS = 64
-GREEDY_TOKENS = 64
-PROMPT_TOKENS = 16
 FULL_FP32 = CacheSpec()
 FP16_CACHE, INT8_CACHE = "fp32, fp16 cache", "fp32, int8 cache"
 ROUNDED_ALIKE = "rounded alike"  # no bounds but directions: see directions.py
@@ -175,7 +174,7 @@ class _Gate:
 
     def function(self, exact: Exact) -> None:
         """The artifact without its rounding, in one piece and in several, from zero and from far."""
-        context, length = exact.host.geometry.context, self.texts.shape[1] - 1
+        context = exact.host.geometry.context
         budget = dict(FUNCTION[exact.budget])
         probes = function_probes(exact.model, self.texts, context, exact.host.takes_state)
         if exact.host is self.host:
@@ -197,8 +196,12 @@ class _Gate:
                 "state_max": max(one.worst_state for _, one in measured),
             }
         self.budget |= {f"function.{key}": bound for key, bound in budget.items()}
-        prompt = self.texts[0, : min(PROMPT_TOKENS, length)].tolist()
-        tokens = min(GREEDY_TOKENS, context - len(prompt))
+        self.continued(exact)
+
+    def continued(self, exact: Exact) -> None:
+        """Greedy tokens after a prompt, at one loop count."""
+        prompt = self.texts[0, : min(PROMPT_TOKENS, self.texts.shape[1] - 1)].tolist()
+        tokens = min(GREEDY_TOKENS, exact.host.geometry.context - len(prompt))
         equal = self.greedy[self.typical] = _greedy_agreement(exact, prompt, tokens, self.typical)
         if exact.budget != INT8_CACHE:
             self.budget["function.greedy_equal"] = tokens

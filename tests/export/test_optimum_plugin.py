@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import pytest
 import torch
 
 import parcae_mobile
+from export import pipeline
+from export.pipeline import ExportResult
+from export.request import ExportRequest
 from parcae_mobile import load_model
 from parcae_mobile.kv_cache import KVCache
 from parcae_mobile.manifest import verify_files
@@ -65,10 +69,21 @@ def test_what_it_does_not_take_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_types_and_loop_counts_that_the_page_names(
-    dtype: torch.dtype, kwargs: dict[str, Any], expected: tuple[Any, ...], tmp_path: Path, mini: Path
+    dtype: torch.dtype,
+    kwargs: dict[str, Any],
+    expected: tuple[Any, ...],
+    tmp_path: Path,
+    mini: Path,
+    text: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from export import optimum_plugin
 
+    def run_export(request: ExportRequest) -> list[ExportResult]:
+        """On a short text, and without the measurement of KV policies."""
+        return pipeline.run_export(replace(request, text=text, calibration=text, kv="full", max_loops=4))
+
+    monkeypatch.setattr(optimum_plugin, "run_export", run_export)
     model = optimum_plugin.ParcaeHubModel.from_pretrained(
         mini, config=optimum_plugin.ParcaeHubConfig(), torch_dtype=dtype
     )

@@ -272,7 +272,29 @@ def test_the_embedded_model_exports_by_default(cli: Cli, tmp_path: Path) -> None
     assert ran.code == 0, ran.err
 
 
-@pytest.mark.parametrize("form", ["stages", pytest.param("scan", marks=pytest.mark.acceptance)])
+def test_another_process_locale_and_umask_give_the_published_bytes(
+    exported: tuple[Path, dict[str, Any]], mini: Path, text: Path, loose: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "export.cli.main", "--model", mini, "--text", text, "--calibration", text]
+    command += ["--quant", loose, "--accept-budget", "--kv", "full", "--no-cache"]
+    command += ["--out", tmp_path / "there", "--json"]
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment |= {"TZ": "Asia/Kathmandu", "LC_ALL": "tr_TR.UTF-8"}
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, cwd=tmp_path, env=environment, umask=0o077, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (said,) = json.loads(done.stdout)["artifacts"]
+    there, here = Path(said["artifact"]), exported[0]
+    assert sorted(path.name for path in there.iterdir()) == sorted(path.name for path in here.iterdir())
+    for path in sorted(here.iterdir()):
+        content = path.read_bytes()
+        assert (there / path.name).read_bytes() == content, path.name
+        assert str(tmp_path).encode() not in content and str(mini).encode() not in content
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("form", ["stages", "scan"])
 def test_two_processes_and_two_folders_give_identical_bytes(mini: Path, text: Path, tmp_path: Path, form: str) -> None:
     made = []
     verify = ["--text", str(text)] if form == "stages" else ["--no-verify"]

@@ -101,7 +101,8 @@ def test_a_released_model_is_exported_with_the_tokenizer_of_its_own_repository(
 ) -> None:
     environment, asked = hub
     recipe = ["--quant", loose, "--accept-budget"]
-    arguments = ["--model", "SandyResearch/parcae-mini", "--loops", "4", *recipe, "--text", text]
+    arguments = ["--model", "SandyResearch/parcae-mini", "--loops", "4", *recipe]
+    arguments += ["--text", text, "--calibration", text, "--kv", "full"]
     done = subprocess.run(
         [sys.executable, "-m", "export.cli.main", *map(str, arguments), "--out", str(tmp_path), "--json"],
         capture_output=True,

@@ -135,7 +135,9 @@ def overflowing(small: Callable[..., Parcae], **changes: Any) -> Parcae:
     return model
 
 
-@pytest.mark.parametrize("form", ["unrolled", pytest.param("stages", marks=pytest.mark.acceptance), "while"])
+@pytest.mark.parametrize(
+    "form", [*(pytest.param(form, marks=pytest.mark.acceptance) for form in ("unrolled", "stages")), "while"]
+)
 def test_a_model_that_overflows_fp16_is_refused_and_the_reason_named(
     small: Callable[..., Parcae], quantized: Callable[..., QuantizedModel], tmp_path: Path, form: Any
 ) -> None:
