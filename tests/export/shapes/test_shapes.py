@@ -136,7 +136,7 @@ def test_a_model_without_a_loop_has_no_loop_count(cli: Callable[..., Any], tmp_p
         *((number, "onnx") for number in (1, 8, 10, 13, 23, 31, 37, 44)),
         (7, "coreml"),
         (12, "coreml"),
-        (3, "executorch"),
+        (11, "executorch"),
     ],
 )
 def test_a_random_shape_is_verified_or_refused_by_name(number: int, target: str, tmp_path: Path) -> None:

@@ -45,8 +45,10 @@ from tests.mutants.columns import Column, Subject
 from tests.mutants.faults import FAULTS
 from tests.mutants.table import check_of
 
-CONTEXT, MAX_LOOPS = 128, 8
+CONTEXT, MAX_LOOPS = 112, 8
 MUTANT_LOOPS = (2,)
+# Faults of a kind that another one stands for; `make acceptance` has them all.
+ALIKE = ("matrix of the coda", "zeroed", "one loop less", "earlier", "untied", "dt folded")
 # At their smallest size, on 4 texts at T=2, these cannot be told from the rounding of activations to int8.
 HIDDEN = ("a matrix of the prelude larger", "signs of scales flipped")
 ATTENTION = ("c_q", "c_k", "c_v", "c_proj")
@@ -84,18 +86,41 @@ def trained() -> Parcae:
 
 
 @pytest.fixture(scope="module")
-def texts() -> torch.Tensor:
-    return text_ids(EMBEDDED_MODEL, "heldout").windows(2, 40)
+def tokenizer(mini: Path) -> TextTokenizer:
+    found = TextTokenizer.load(mini)
+    assert found is not None
+    return found
 
 
 @pytest.fixture(scope="module")
-def artifact(trained: Parcae, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int | str], Artifact]:
+def mini_model(mini: Path, tokenizer: TextTokenizer) -> Parcae:
+    """The mini model, which says nothing but ASCII: the runner's Python callback cannot take half a character."""
+    model = load_model(mini)
+    said = [
+        token < model.config.vocab_size and token != tokenizer.eos and tokenizer.decode([token]).isascii()
+        for token in range(model.config.padded_vocab_size)
+    ]
+    with torch.no_grad():
+        model.transformer["wte"].weight[~torch.tensor(said)] *= 0.1  # the head's rows too: they are never the largest
+    return model
+
+
+@pytest.fixture(scope="module")
+def models(trained: Parcae, mini_model: Parcae) -> dict[str, Parcae]:
+    """By preset: what is judged on real text is the trained model's, what is exact any model's, and a small one's."""
+    return {"int4": trained, "fp32": mini_model}
+
+
+@pytest.fixture(scope="module")
+def artifact(
+    models: dict[str, Parcae], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, int | str], Artifact]:
     made: dict[tuple[str, int | str], Artifact] = {}
 
     def get(preset: str, loops: int | str) -> Artifact:
         if (preset, loops) not in made:
             folder = tmp_path_factory.mktemp(f"{preset}-{loops}")
-            quantized = quantize_with(trained, load_recipe(preset), "rtn")
+            quantized = quantize_with(models[preset], load_recipe(preset), "rtn")
             if isinstance(loops, int):
                 report = write_static(quantized, folder, loops, CONTEXT, bos=0, stops=(0,))
             else:
@@ -106,42 +131,48 @@ def artifact(trained: Parcae, tmp_path_factory: pytest.TempPathFactory) -> Calla
     return get
 
 
-def judge(host: ExecutorchHost, made: Artifact, texts: torch.Tensor, loops: tuple[int, ...]) -> LoweringVerdict:
+def judge(host: ExecutorchHost, made: Artifact, loops: tuple[int, ...]) -> LoweringVerdict:
+    held_out = text_ids(EMBEDDED_MODEL, "heldout").windows(2, 40)
+    texts = held_out % made.quantized.model.config.vocab_size  # the small model has fewer tokens
     return lowering_gate(host, made.quantized.model, texts, loops, "int8" if made.quantized.tensors else "fp32")
+
+
+@pytest.fixture(scope="module")
+def ids(mini_model: Parcae) -> torch.Tensor:
+    """100 ids of the small model."""
+    return torch.randint(0, mini_model.config.vocab_size, (100,), generator=torch.Generator().manual_seed(4))
 
 
 @pytest.mark.parametrize(("preset", "loops"), [("fp32", (1, 2, 8)), ("int4", (1, 8))])
 def test_one_dynamic_file_computes_the_eager_model_at_every_loop_count(
-    artifact: Callable[..., Artifact], texts: torch.Tensor, preset: str, loops: tuple[int, ...]
+    artifact: Callable[..., Artifact], preset: str, loops: tuple[int, ...]
 ) -> None:
     made = artifact(preset, "dynamic")
-    verdict = judge(made.open(), made, texts, loops)
+    verdict = judge(made.open(), made, loops)
     assert verdict.passed, verdict.failures
     assert [len(verdict.state_errors[count]) for count in loops] == list(loops)
     assert max(verdict.state_errors[loops[-1]]) < (1e-4 if preset == "fp32" else 0.05)
 
 
-def test_the_unrolled_file_computes_the_eager_model(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
+def test_the_unrolled_file_computes_the_eager_model(artifact: Callable[..., Artifact]) -> None:
     made = artifact("fp32", 2)
-    verdict = judge(made.open(), made, texts, (2,))
+    verdict = judge(made.open(), made, (2,))
     assert verdict.passed and verdict.greedy_equal == {2: 64}
 
 
 def test_a_chunk_longer_than_one_logits_call_keeps_its_order_and_its_state(
-    artifact: Callable[..., Artifact], trained: Parcae
+    artifact: Callable[..., Artifact], mini_model: Parcae, ids: torch.Tensor
 ) -> None:
     host = artifact("fp32", "dynamic").open()
-    ids = text_ids(EMBEDDED_MODEL, "heldout").ids[:100]
-    state = torch.randn(
-        1, 100, trained.config.recurrent_embedding_dimension, generator=torch.Generator().manual_seed(5)
-    )
+    width = mini_model.config.recurrent_embedding_dimension
+    state = torch.randn(1, len(ids), width, generator=torch.Generator().manual_seed(5))
     seen: dict[int, np.ndarray] = {}
     logits = host.run(
         ids.tolist(), 3, initial_state=state.numpy(), on_state=lambda loop, value: seen.update({loop: value})
     )
     with torch.no_grad():
-        expected = trained(ids[None], 3, initial_state=state)[0]
-        states = list(trained.states(ids[None], 3, initial_state=state))
+        expected = mini_model(ids[None], 3, initial_state=state)[0]
+        states = list(mini_model.states(ids[None], 3, initial_state=state))
     assert np.abs(logits - expected.numpy()).max() < 1e-4
     assert sorted(seen) == [0, 1, 2] and np.abs(seen[2] - states[2].numpy()).max() < 1e-4
     host.reset()
@@ -155,27 +186,24 @@ def host_row(host: ExecutorchHost, ids: list[int], place: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("form", "loops"), [("dynamic", 4), (2, 2)])
 def test_decoding_with_a_full_cache_is_the_forward_of_the_whole_text(
-    artifact: Callable[..., Artifact], trained: Parcae, form: int | str, loops: int
+    artifact: Callable[..., Artifact], mini_model: Parcae, ids: torch.Tensor, form: int | str, loops: int
 ) -> None:
-    host, ids = artifact("fp32", form).open(), text_ids(EMBEDDED_MODEL, "heldout").ids[:64]
+    host, ids = artifact("fp32", form).open(), ids[:64]
     logits = np.stack([host.run([token], loops, positions=[0])[0] for token in ids.tolist()])
     with torch.no_grad():
-        expected = trained(ids[None], loops)[0].numpy()
+        expected = mini_model(ids[None], loops)[0].numpy()
     assert np.abs(logits - expected).max() < 1e-4
 
 
-def test_stock_runner_gives_the_eager_models_greedy_tokens(artifact: Callable[..., Artifact], trained: Parcae) -> None:
-    made, tokenizer = artifact("fp32", 2), TextTokenizer.load(EMBEDDED_MODEL)
-    assert tokenizer is not None
-    bos = json.loads((EMBEDDED_MODEL / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"][0]["content"]
-    for prompt in ("The history of", "Once upon a time", "The gods of the city", "In the year", "A man was"):
-        expected = greedy(trained, [tokenizer.bos, *tokenizer.encode(prompt)], 64, 2)
-        if tokenizer.eos not in expected and all(tokenizer.decode([token]).isascii() for token in expected):
-            break  # the runner's Python callback cannot take half a character
-    else:
-        pytest.fail("no prompt continues in ASCII; choose others")
+def test_stock_runner_gives_the_eager_models_greedy_tokens(
+    artifact: Callable[..., Artifact], mini_model: Parcae, mini: Path, tokenizer: TextTokenizer
+) -> None:
+    made, prompt = artifact("fp32", 2), "import os"
+    bos = json.loads((mini / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"][0]["content"]
+    expected = greedy(mini_model, [tokenizer.bos, *tokenizer.encode(prompt)], 64, 2)
+    assert tokenizer.eos not in expected and len(set(expected)) > 9
     command = [sys.executable, "-m", "export.targets.executorch.runner", str(made.folder / MODEL)]
-    command += [str(EMBEDDED_MODEL / "tokenizer.json"), bos + prompt, "--tokens", "64"]
+    command += [str(mini / "tokenizer.json"), bos + prompt, "--tokens", "64"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(ran.stdout)["text"] == tokenizer.decode(expected)
 
@@ -207,9 +235,11 @@ def test_the_injection_is_read_back_from_what_the_graphs_multiply_with(artifact:
 
 
 def test_a_tied_table_is_stored_once_and_no_cache_is_stored(artifact: Callable[..., Artifact]) -> None:
-    weights = sum(parameter.numel() for parameter in load_model(EMBEDDED_MODEL).parameters()) * 4
     for loops in (2, "dynamic"):
-        assert len(artifact("fp32", loops).data) < weights + 150_000
+        made = artifact("fp32", loops)
+        weights = sum(parameter.numel() for parameter in made.quantized.model.parameters()) * 4
+        table = made.quantized.model.transformer["wte"].weight.detach().numpy().tobytes()
+        assert made.data.count(table) == 1 and len(made.data) < weights + 150_000
     made = artifact("int4", "dynamic")
     table = made.quantized.tensors["transformer.wte.weight"].integers.numpy().tobytes()
     assert made.data.count(table) == 1
@@ -238,8 +268,8 @@ def test_a_file_that_xnnpack_hardly_takes_fails_its_gate(mini_model: Parcae) -> 
 
 
 def test_signatures_name_what_a_host_passes(artifact: Callable[..., Artifact]) -> None:
-    found = signatures(artifact("fp32", "dynamic").folder)
-    width = artifact("fp32", "dynamic").quantized.model.config.recurrent_embedding_dimension
+    found = signatures(artifact("int4", "dynamic").folder)
+    width = artifact("int4", "dynamic").quantized.model.config.recurrent_embedding_dimension
     assert [port.name for port in found["recur"].inputs] == [
         "state",
         "injected",
@@ -347,7 +377,13 @@ def subject(artifact: Callable[..., Artifact]) -> Iterator[Subject]:
     subject.close()
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.acceptance] if any(part in name for part in ALIKE) else [])
+        for name in FAULTS
+    ],
+)
 def test_no_mutant_passes_the_gates_but_those_that_rounding_hides(subject: Subject, name: str) -> None:
     fault = FAULTS[name]
     if why := fault.absent("executorch", "int4"):
@@ -360,18 +396,18 @@ def test_no_mutant_passes_the_gates_but_those_that_rounding_hides(subject: Subje
         assert failures and check_of(failures[0]) != failures[0], failures
 
 
-def test_changed_scales_in_the_file_fail_the_gate(artifact: Callable[..., Artifact], texts: torch.Tensor) -> None:
+def test_changed_scales_in_the_file_fail_the_gate(artifact: Callable[..., Artifact]) -> None:
     made = artifact("int4", "dynamic")
     scales = made.quantized.tensors["transformer.C.weight"].scales
     data = replaced(made, [scales], [scales.flip(0)])
     assert unmatched(PteFile(data), made.quantized)
-    assert not judge(made.open(data), made, texts, (3,)).passed
+    assert not judge(made.open(data), made, (3,)).passed
     negative = made.open(replaced(made, [scales], [-scales]))
     with pytest.raises(InputError, match="coda"):
         negative.run([1], 1)
 
 
-@pytest.mark.parametrize("context", [32, 96])
+@pytest.mark.parametrize("context", [pytest.param(32, marks=pytest.mark.acceptance), 96])
 def test_a_loop_reads_of_its_slot_what_the_text_has_filled_whatever_the_context(
     mini_model: Parcae, quantized: Callable[..., QuantizedModel], context: int
 ) -> None:
