@@ -22,6 +22,57 @@ TIES = [1.0, 3.0, 3.0, -2.0, 3.0, 1.0, 0.0, 1.0]
 STEEP = [40.0, 12.5, 39.0, -30.25, 7.0, 38.5, 0.125, 2.0]
 MASKED = [0.5, None, 2.0, None, 1.5, None, None, 1.0]
 NEGATIVE = [-3.5, -1.25, -2.0, -8.0, -1.5, -6.0, -0.75, -5.0]
+ROWS: list[tuple[str, list[Any]]] = [
+    ("small", SMALL),
+    ("ties", TIES),
+    ("steep", STEEP),
+    ("masked", MASKED),
+    ("negative", NEGATIVE),
+]
+SETTINGS: list[tuple[str, dict[str, Any]]] = [
+    ("greedy", {}),
+    ("greedy, other settings do nothing", {"top_k": 3, "top_p": 0.5, "min_p": 0.2, "seed": 9}),
+    ("temperature 1", {"temperature": 1.0, "seed": 1}),
+    ("temperature 0.7", {"temperature": 0.7, "seed": 2}),
+    ("temperature 3", {"temperature": 3.0, "seed": 3}),
+    ("nearly greedy", {"temperature": 1e-6, "seed": 4}),
+    ("top-k 1", {"temperature": 1.0, "top_k": 1, "seed": 5}),
+    ("top-k 3", {"temperature": 1.5, "top_k": 3, "seed": 6}),
+    ("top-k above the vocabulary", {"temperature": 1.0, "top_k": 1000, "seed": 7}),
+    ("top-p 0.5", {"temperature": 1.0, "top_p": 0.5, "seed": 8}),
+    ("top-p 0.9", {"temperature": 2.0, "top_p": 0.9, "seed": 9}),
+    ("top-p tiny", {"temperature": 1.0, "top_p": 1e-3, "seed": 10}),
+    ("min-p 0.1", {"temperature": 1.0, "min_p": 0.1, "seed": 11}),
+    ("min-p 1", {"temperature": 1.0, "min_p": 1.0, "seed": 12}),
+    ("all cuts", {"temperature": 1.3, "top_k": 6, "top_p": 0.85, "min_p": 0.05, "seed": 13}),
+    ("largest seed", {"temperature": 1.0, "seed": 2**32 - 1}),
+]
+SETTINGS_OF_MANY: list[tuple[str, dict[str, Any]]] = [
+    ("greedy", {}),
+    ("temperature 0.8", {"temperature": 0.8, "seed": 21}),
+    ("top-k 40", {"temperature": 0.8, "top_k": 40, "seed": 22}),
+    ("top-p 0.95", {"temperature": 0.8, "top_p": 0.95, "seed": 23}),
+    ("min-p 0.05", {"temperature": 1.0, "min_p": 0.05, "seed": 24}),
+    ("all", {"temperature": 0.9, "top_k": 200, "top_p": 0.9, "min_p": 0.02, "repetition_penalty": 1.1}),
+]
+BAD_SETTINGS: list[tuple[str, float]] = [
+    ("temperature", -0.5),
+    ("top_k", -1),
+    ("top_p", 0.0),
+    ("top_p", 1.5),
+    ("min_p", -0.1),
+    ("min_p", 1.5),
+    ("repetition_penalty", 0.0),
+    ("repetition_penalty", -1.0),
+    ("seed", -1),
+    ("seed", 2**32),
+]
+BAD_LOGITS: list[dict[str, Any]] = [
+    {"case": "a NaN", "logits": [1.0, "nan", 0.0]},
+    {"case": "an infinity", "logits": [1.0, "inf", 0.0]},
+    {"case": "all masked", "logits": ["-inf", "-inf"]},
+]
+DEFAULTS = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "seed": 0}
 
 
 def drawn_logits(seed: int, count: int, scale: float = 20.0, offset: float = -10.0) -> np.ndarray:
@@ -32,69 +83,17 @@ def drawn_logits(seed: int, count: int, scale: float = 20.0, offset: float = -10
 
 def sampler_vectors() -> tuple[Cases, dict[str, Any]]:
     """Cases and the facts that hold for all of them."""
-    random = [random_case(seed) for seed in SEEDS]
-    rows: list[tuple[str, list[Any]]] = [
-        ("small", SMALL),
-        ("ties", TIES),
-        ("steep", STEEP),
-        ("masked", MASKED),
-        ("negative", NEGATIVE),
-    ]
-    settings: list[tuple[str, dict[str, Any]]] = [
-        ("greedy", {}),
-        ("greedy, other settings do nothing", {"top_k": 3, "top_p": 0.5, "min_p": 0.2, "seed": 9}),
-        ("temperature 1", {"temperature": 1.0, "seed": 1}),
-        ("temperature 0.7", {"temperature": 0.7, "seed": 2}),
-        ("temperature 3", {"temperature": 3.0, "seed": 3}),
-        ("nearly greedy", {"temperature": 1e-6, "seed": 4}),
-        ("top-k 1", {"temperature": 1.0, "top_k": 1, "seed": 5}),
-        ("top-k 3", {"temperature": 1.5, "top_k": 3, "seed": 6}),
-        ("top-k above the vocabulary", {"temperature": 1.0, "top_k": 1000, "seed": 7}),
-        ("top-p 0.5", {"temperature": 1.0, "top_p": 0.5, "seed": 8}),
-        ("top-p 0.9", {"temperature": 2.0, "top_p": 0.9, "seed": 9}),
-        ("top-p tiny", {"temperature": 1.0, "top_p": 1e-3, "seed": 10}),
-        ("min-p 0.1", {"temperature": 1.0, "min_p": 0.1, "seed": 11}),
-        ("min-p 1", {"temperature": 1.0, "min_p": 1.0, "seed": 12}),
-        ("all cuts", {"temperature": 1.3, "top_k": 6, "top_p": 0.85, "min_p": 0.05, "seed": 13}),
-        ("largest seed", {"temperature": 1.0, "seed": 2**32 - 1}),
-    ]
-    choose = [choose_case(f"{row}: {name}", values, chosen) for row, values in rows for name, chosen in settings]
-    choose += penalty_cases()
-    choose += [
-        choose_case(f"4096 tokens: {name}", {"seed": 77, "count": 4096}, chosen, draws=12)
-        for name, chosen in [
-            ("greedy", {}),
-            ("temperature 0.8", {"temperature": 0.8, "seed": 21}),
-            ("top-k 40", {"temperature": 0.8, "top_k": 40, "seed": 22}),
-            ("top-p 0.95", {"temperature": 0.8, "top_p": 0.95, "seed": 23}),
-            ("min-p 0.05", {"temperature": 1.0, "min_p": 0.05, "seed": 24}),
-            ("all", {"temperature": 0.9, "top_k": 200, "top_p": 0.9, "min_p": 0.02, "repetition_penalty": 1.1}),
-        ]
-    ]
-    bad = [
-        {"case": f"{name} {value}", "settings": {name: value}}
-        for name, value in [
-            ("temperature", -0.5),
-            ("top_k", -1),
-            ("top_p", 0.0),
-            ("top_p", 1.5),
-            ("min_p", -0.1),
-            ("min_p", 1.5),
-        ]
-        + [("repetition_penalty", 0.0), ("repetition_penalty", -1.0), ("seed", -1), ("seed", 2**32)]
-    ]
-    no_numbers: list[dict[str, Any]] = [
-        {"case": "a NaN", "logits": [1.0, "nan", 0.0]},
-        {"case": "an infinity", "logits": [1.0, "inf", 0.0]},
-        {"case": "all masked", "logits": ["-inf", "-inf"]},
-    ]
-    facts = {
-        "recent": RECENT,
-        "margin": MARGIN,
-        "defaults": {"temperature": 0.0, "top_k": 0, "top_p": 1.0}
-        | {"min_p": 0.0, "repetition_penalty": 1.0, "seed": 0},
+    many = {"seed": 77, "count": 4096}
+    chosen = [choose_case(f"{row}: {name}", values, settings) for row, values in ROWS for name, settings in SETTINGS]
+    chosen += penalty_cases()
+    chosen += [choose_case(f"4096 tokens: {name}", many, settings, draws=12) for name, settings in SETTINGS_OF_MANY]
+    cases = {
+        "random": [random_case(seed) for seed in SEEDS],
+        "choose": chosen,
+        "bad_settings": [{"case": f"{name} {value}", "settings": {name: value}} for name, value in BAD_SETTINGS],
+        "bad_logits": BAD_LOGITS,
     }
-    return {"random": random, "choose": choose, "bad_settings": bad, "bad_logits": no_numbers}, facts
+    return cases, {"recent": RECENT, "margin": MARGIN, "defaults": DEFAULTS}
 
 
 def random_case(seed: int) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from parcae_mobile.injection import DiagonalInjection, LinearInjection
 from parcae_mobile.kv_cache import rotate
 from parcae_mobile.model import Parcae
 
+LENGTH, CAPACITY = 3, 7  # of the examples: a size of 1 would be taken for a constant, whatever the context is
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -157,8 +159,8 @@ class _Recur(_StageModule):
     def forward(
         self, state: Tensor, injected: Tensor, total: Tensor, values: list[Tensor], past: list[Tensor]
     ) -> tuple[Tensor, ...]:
-        slots, given = self.slots(past, total), iter(values)
-        per_layer = [next(given) if has else None for has in recurrent_values(self.model)]
+        slots, remaining = self.slots(past, total), iter(values)
+        per_layer = [next(remaining) if has else None for has in recurrent_values(self.model)]
         state = self.model.recur(state, injected, per_layer, slots)
         return (state, *(t for slot in slots for t in slot.present))
 
@@ -183,64 +185,47 @@ def recurrent_values(model: Parcae) -> list[bool]:
 
 def trace_stages(model: Parcae) -> dict[str, Stage]:
     """Trace prelude, recur and coda. Sequence length and cache length are dynamic, batch is 1."""
-    folded = fold_injection(model)
-    config = model.config
-    context = config.context
-    length, capacity = 3, 7  # of the example: a size of 1 would be taken for a constant, whatever the context is
-    sequence, cache = Dim("sequence", min=1, max=max(context, 4)), Dim("cache", min=1, max=max(context, 8))
-    chosen = Dim("positions", min=1, max=max(context, 4))
-    ids = torch.zeros(1, length, dtype=torch.int64)
-    total = torch.tensor(length, dtype=torch.int32)
-    width = config.recurrent_embedding_dimension
-    values = [torch.zeros(1, length, config.value_width) for has in recurrent_values(model) if has]
-    state, injected = torch.zeros(1, length, width), torch.zeros(1, length, width)
-
-    def past(stage: str) -> list[Tensor]:
-        attention = [block.attn for block in folded.transformer[stage]]
-        return [torch.zeros(1, a.cached_heads, capacity, a.head_size) for a in attention for _ in range(2)]
-
-    def kv_names(prefix: str, stage: str) -> list[str]:
-        return [f"{prefix}.{i}.{part}" for i in range(len(folded.transformer[stage])) for part in ("key", "value")]
-
-    def trace(name: str, module: _StageModule, stage: str, given: dict[str, Tensor], outputs: list[str]) -> Stage:
-        shapes = {"total": None, "positions": {0: chosen}}
-        dynamic: dict[str, Any] = {key: shapes.get(key, {1: sequence}) for key in given}
-        caches = past(stage)
-        kwargs: dict[str, object] = dict(given)
-        names = list(given)
-        if name == "recur":
-            kwargs["values"] = values
-            dynamic["values"] = [{1: sequence} for _ in values]
-            names += [f"value_embedding.{i}" for i in range(len(values))]
-        kwargs["past"] = caches
-        dynamic["past"] = [{2: cache} for _ in caches]
-        with torch.no_grad():
-            program = torch.export.export(module, (), kwargs, dynamic_shapes=dynamic, strict=False)
-        return Stage(
-            name,
-            program,
-            tuple(names + kv_names("past", stage)),
-            tuple(outputs + kv_names("present", stage)),
-            len(caches) // 2,
-        )
-
-    hoisted = [f"value_embedding.{i}" for i in range(len(values))]
+    folded, config = fold_injection(model), model.config
+    ids, positions = torch.zeros(1, LENGTH, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
+    total = torch.tensor(LENGTH, dtype=torch.int32)
+    state, injected = (torch.zeros(1, LENGTH, config.recurrent_embedding_dimension) for _ in range(2))
+    values = [torch.zeros(1, LENGTH, config.value_width) for has in recurrent_values(model) if has]
+    embedded = {"input_ids": ids, "total": total}
+    looped = {"state": state, "injected": injected, "total": total}
+    ended = {"state": state.clone(), "input_ids": ids, "positions": positions, "total": total}
     return {
-        "prelude": trace(
-            "prelude", _Prelude(folded), "prelude", {"input_ids": ids, "total": total}, ["injected", *hoisted]
-        ),
-        "recur": trace(
-            "recur",
-            _Recur(folded),
-            "core_block",
-            {"state": state, "injected": injected, "total": total},
-            ["next_state"],
-        ),
-        "coda": trace(
-            "coda",
-            _Coda(folded),
-            "coda",
-            {"state": state.clone(), "input_ids": ids, "positions": torch.zeros(2, dtype=torch.int64), "total": total},
-            ["logits"],
-        ),
+        "prelude": _trace("prelude", _Prelude(folded), embedded, ["injected", *_value_names(values)]),
+        "recur": _trace("recur", _Recur(folded), looped, ["next_state"], values),
+        "coda": _trace("coda", _Coda(folded), ended, ["logits"]),
     }
+
+
+def _value_names(values: Sequence[Tensor]) -> list[str]:
+    return [f"value_embedding.{index}" for index in range(len(values))]
+
+
+def _trace(
+    name: str, module: _StageModule, tensors: dict[str, Tensor], outputs: list[str], values: Sequence[Tensor] = ()
+) -> Stage:
+    """One stage; `tensors` and the value embeddings of recurrent layers are examples of its inputs."""
+    group = "core_block" if name == "recur" else name
+    context = module.model.config.context
+    sequence, cache = Dim("sequence", min=1, max=max(context, 4)), Dim("cache", min=1, max=max(context, 8))
+    sizes = {"total": None, "positions": {0: Dim("positions", min=1, max=max(context, 4))}}
+    attention = [block.attn for block in module.model.transformer[group]]
+    past = [torch.zeros(1, a.cached_heads, CAPACITY, a.head_size) for a in attention for _ in range(2)]
+    kwargs: dict[str, object] = dict(tensors)
+    dynamic: dict[str, Any] = {key: sizes.get(key, {1: sequence}) for key in tensors}
+    if name == "recur":
+        kwargs["values"], dynamic["values"] = list(values), [{1: sequence} for _ in values]
+    kwargs["past"], dynamic["past"] = past, [{2: cache} for _ in past]
+    with torch.no_grad():
+        program = torch.export.export(module, (), kwargs, dynamic_shapes=dynamic, strict=False)
+    parts = [f"{index}.{part}" for index in range(len(attention)) for part in ("key", "value")]
+    return Stage(
+        name,
+        program,
+        inputs=(*tensors, *_value_names(values), *(f"past.{part}" for part in parts)),
+        outputs=(*outputs, *(f"present.{part}" for part in parts)),
+        kv_layers=len(attention),
+    )
