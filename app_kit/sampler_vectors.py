@@ -142,17 +142,17 @@ def check_margin(name: str, logits: np.ndarray, sampling: Sampling, history: Seq
     """The definition once more, step by step in plain Python, with the distance to each edge."""
     scores = [float(value) for value in logits]
     for token in set(history[-RECENT:]):
-        held = scores[token]
-        scores[token] = held / sampling.repetition_penalty if held > 0 else held * sampling.repetition_penalty
+        score = scores[token]
+        scores[token] = score / sampling.repetition_penalty if score > 0 else score * sampling.repetition_penalty
     order = sorted(range(len(scores)), key=lambda token: (-scores[token], token))
     order = order[: sampling.top_k or len(order)]
     weights = [float(np.exp((scores[token] - scores[order[0]]) / sampling.temperature)) for token in order]
     sums = np.cumsum(weights)
     edges = [abs(sums - sampling.top_p * sums[-1]).min() / sums[-1]] if sampling.top_p < 1 else []
-    kept = next(i for i, total in enumerate(sums) if total >= sampling.top_p * sums[-1]) + 1 if edges else len(order)
+    count = next(i for i, total in enumerate(sums) if total >= sampling.top_p * sums[-1]) + 1 if edges else len(order)
     if 0 < sampling.min_p < 1:
         edges.append(min(abs(weight - sampling.min_p) for weight in weights))
-    kept = sum(weight >= sampling.min_p for weight in weights[:kept])
-    edges.append(abs(sums[: kept - 1] - uniform * sums[kept - 1]).min() / sums[kept - 1] if kept > 1 else 1.0)
+    count = sum(weight >= sampling.min_p for weight in weights[:count])
+    edges.append(abs(sums[: count - 1] - uniform * sums[count - 1]).min() / sums[count - 1] if count > 1 else 1.0)
     if min(edges) < MARGIN:
         raise ValueError(f"{name}: a decision is {min(edges):.1e} from its edge; choose another seed")

@@ -70,9 +70,9 @@ def well_formed(units: list[int]) -> str:
 def byte_id(tokenizer: TextTokenizer, byte: int) -> int:
     """The token of one byte."""
     for name in (f"<0x{byte:02X}>", _byte_level(byte)):
-        found = tokenizer.id_of(name)
-        if found is not None:
-            return found
+        row = tokenizer.id_of(name)
+        if row is not None:
+            return row
     raise ValueError(f"no token for byte {byte:#x}")
 
 

@@ -59,11 +59,11 @@ class ParcaeHubModel(PreTrainedModel):
         self.dtype_asked: str | None = None
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *given: Any, **more: Any) -> ParcaeHubModel:
+    def from_pretrained(cls, name: str | Path, *arguments: Any, **keywords: Any) -> ParcaeHubModel:
         """The folder or hub id, with the type that was asked for."""
-        model = cls(more["config"])
-        model.checkpoint, model.revision = str(name), more.get("revision")
-        dtype = more.get("torch_dtype", more.get("dtype"))
+        model = cls(keywords["config"])
+        model.checkpoint, model.revision = str(name), keywords.get("revision")
+        dtype = keywords.get("torch_dtype", keywords.get("dtype"))
         name_of_type = str(dtype).removeprefix("torch.")
         model.dtype_asked = None if dtype is None else TYPES.get(name_of_type, name_of_type)
         return model
@@ -87,10 +87,10 @@ def register() -> None:
     original = driver.onnx_export_from_model
 
     @functools.wraps(original)
-    def export_from_model(model: Any, output: str | Path, *given: Any, **more: Any) -> Any:
+    def export_from_model(model: Any, output: str | Path, *arguments: Any, **keywords: Any) -> Any:
         if not isinstance(model, ParcaeHubModel):
-            return original(model, output, *given, **more)
-        return write(model.checkpoint, Path(output), more.get("model_kwargs"), model.dtype_asked, model.revision)
+            return original(model, output, *arguments, **keywords)
+        return write(model.checkpoint, Path(output), keywords.get("model_kwargs"), model.dtype_asked, model.revision)
 
     driver.onnx_export_from_model = export_from_model
 
@@ -108,10 +108,10 @@ def write(
 
     Raises `UsageError` for other keys or types, `GateError` if the artifact fails its gates (nothing is written then).
     """
-    given = dict(model_kwargs or {})
-    loops, quant = given.pop("loops", None), given.pop("quant", None)
-    if given:
-        raise UsageError(f"--model-kwargs: {', '.join(given)} means nothing to Parcae; it takes loops and quant")
+    unknown = dict(model_kwargs or {})
+    loops, quant = unknown.pop("loops", None), unknown.pop("quant", None)
+    if unknown:
+        raise UsageError(f"--model-kwargs: {', '.join(unknown)} means nothing to Parcae; it takes loops and quant")
     if dtype not in QUANTS:
         raise UsageError(
             f"--dtype {dtype}: a Parcae export takes fp32 or fp16; for integers give quant in --model-kwargs"

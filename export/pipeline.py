@@ -134,18 +134,20 @@ def export_one(job: Job, prepared: Prepared, progress: Progress = silent) -> Exp
     seconds: dict[str, float] = {}
     while True:
         with staging(job.final) as folder:
-            made = make(job, prepared, folder, seconds, progress)
-            other = next_policy(job) if made.problems and not made.hopeless else None
+            attempt = make(job, prepared, folder, seconds, progress)
+            other = next_policy(job) if attempt.problems and not attempt.hopeless else None
             if other is None:
-                final = failed_folder(job.final) if made.problems else job.final
+                final = failed_folder(job.final) if attempt.problems else job.final
                 publish(folder, final)
                 break
         job = other
     seconds |= prepared.seconds
-    result = ExportResult(final, made.manifest, not made.problems, made.problems, seconds, notes=job.source.notes)
-    if job.request.verify and not made.problems:
+    result = ExportResult(
+        final, attempt.manifest, not attempt.problems, attempt.problems, seconds, notes=job.source.notes
+    )
+    if job.request.verify and not attempt.problems:
         progress("measuring memory")
-        result.memory = memory_report(job.target, final, made.manifest)
+        result.memory = memory_report(job.target, final, attempt.manifest)
     return result
 
 

@@ -83,10 +83,10 @@ def check_files_are_read(request: ExportRequest) -> None:
 def check_learning_is_read(request: ExportRequest) -> None:
     """Raise `UsageError` for an option of learned rounding that is given without it."""
     asked = {"steps": request.learn_steps, "minutes": request.learn_minutes, "state": request.learn_state}
-    given = [name for name, value in asked.items() if value is not None]
-    if given and request.algorithm != "learned":
+    set_options = [name for name, value in asked.items() if value is not None]
+    if set_options and request.algorithm != "learned":
         raise UsageError(
-            f"--learn-{given[0]}: nothing reads it with --algorithm {request.algorithm}; add --algorithm learned"
+            f"--learn-{set_options[0]}: nothing reads it with --algorithm {request.algorithm}; add --algorithm learned"
         )
 
 

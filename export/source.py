@@ -122,17 +122,19 @@ def open_source(
     folder = EMBEDDED_MODEL if model is None else find_folder(model, revision)
     opened = read_checkpoint(folder, checkpoint)
     local = model is None or Path(model).is_dir()
-    found, said = find_tokenizer(tokenizer, folder, opened.config, None if local else model, opened.training_tokenizer)
+    text_tokenizer, said = find_tokenizer(
+        tokenizer, folder, opened.config, None if local else model, opened.training_tokenizer
+    )
     notes = [*opened.notes, *rope_notes(opened), *said]
     notes += [] if local else [f"{model} at revision {folder.name} of the hub; --revision pins it"]
-    if found is not None:
-        vocabulary, said = fitted_vocabulary(found, opened.config)
+    if text_tokenizer is not None:
+        vocabulary, said = fitted_vocabulary(text_tokenizer, opened.config)
         opened.config = replace(opened.config, vocab_size=vocabulary)
         notes += said
     built = build_model(opened)
     rounded = make_exact(built)
     notes += [rounded] if rounded else []
-    return Source(_name(model), built, folder, found, notes)
+    return Source(_name(model), built, folder, text_tokenizer, notes)
 
 
 def _name(model: str | None) -> str:

@@ -119,10 +119,10 @@ class Cache(_Part):
     coda: CacheStage
     fill_above: bool = True
 
-    def may_run(self, held: Sequence[int], loops: int) -> bool:
+    def may_run(self, loops_before: Sequence[int], loops: int) -> bool:
         """Whether a chunk may run `loops` loops after tokens that ran `held`: no slot is read that one never wrote."""
         slots = self.recur.slots
-        return self.fill_above or all(min(loops, slots) <= min(before, slots) for before in held)
+        return self.fill_above or all(min(loops, slots) <= min(written, slots) for written in loops_before)
 
 
 class Memory(_Part):

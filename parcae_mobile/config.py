@@ -100,9 +100,9 @@ class ParcaeConfig:
         if plain:
             values = gpt_config.as_parcae(values)
         known = {field.name: field for field in fields(cls) if field.name != "plain"}
-        kept = config_rules.known_values(values, list(known))
-        kept["rope_settings"] = _rope(kept.get("rope_settings"))
-        resolved = config_rules.resolved({name: field.default for name, field in known.items()}, kept)
+        known_values = config_rules.known_values(values, list(known))
+        known_values["rope_settings"] = _rope(known_values.get("rope_settings"))
+        resolved = config_rules.resolved({name: field.default for name, field in known.items()}, known_values)
         config = cls(**resolved, plain=plain)
         _check_consistency(config)
         return config

@@ -70,12 +70,12 @@ def logit_scale(strategy: str, width: int) -> float:
 
 def known_values(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """The values of the fields `names`. Raises `ConfigError` for an unknown key or a value that is not built."""
-    kept: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for key, value in values.items():
         if key in _ONLY and value not in _ONLY[key]:
             raise ConfigError(f"{key} = {_short(value)} is not supported; it can be {_or(_ONLY[key])}")
         if key in names:
-            kept[key] = value
+            options[key] = value
         elif key not in _ONLY and key not in _WITHOUT_EFFECT:
             import difflib  # here, because a host runtime wants neither of these two: they would add 1.3 MB to it
 
@@ -84,7 +84,7 @@ def known_values(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, A
             raise ConfigError(f"unknown key {_short(key)}{hint}")
     if values.get("strategy") == "axonn_tp" and not values.get("simple_ops"):
         raise ConfigError("strategy = 'axonn_tp' saves split matrices; save the checkpoint with strategy 'single'")
-    return kept
+    return options
 
 
 def resolved(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

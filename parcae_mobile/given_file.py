@@ -20,16 +20,16 @@ MOST_BYTES = 64 * MEGABYTE  # of JSON, TOML and other files that are read whole;
 def check_regular(path: Path, error: type[InputError], most: int | None = None) -> int:
     """Bytes of a regular file. Raises `error` for anything else, and for more than `most` bytes."""
     try:
-        found = path.stat()
+        entry = path.stat()
     except (OSError, ValueError) as problem:  # ValueError: a name with a zero byte in it
         reason = (problem.strerror if isinstance(problem, OSError) else None) or str(problem)
         raise error(f"{path}: not readable ({reason}); copy it again") from None
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(entry.st_mode):
         raise error(f"{path}: no regular file; copy or save it again")
-    if most is not None and found.st_size > most:
-        size = f"{found.st_size / MEGABYTE:.0f} MB"
+    if most is not None and entry.st_size > most:
+        size = f"{entry.st_size / MEGABYTE:.0f} MB"
         raise error(f"{path}: {size} where {most / MEGABYTE:.0f} MB are the most; is it the right file?")
-    return found.st_size
+    return entry.st_size
 
 
 def read_bytes(path: Path, error: type[InputError], most: int = MOST_BYTES) -> bytes:

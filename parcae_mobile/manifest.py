@@ -289,13 +289,11 @@ def read_manifest(folder: Path) -> Manifest:
 
 def hash_files(folder: Path) -> dict[str, FileEntry]:
     """Every file below `folder` except the manifest. Raises `ManifestError` for a link, and for what is no file."""
-    return {
-        name: FileEntry(bytes=path.stat().st_size, sha256=sha256_of(path)) for name, path in _files(folder).items()
-    }
+    return {name: FileEntry(bytes=path.stat().st_size, sha256=sha256_of(path)) for name, path in _files(folder).items()}
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    found = {}
+    paths = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
@@ -304,8 +302,8 @@ def _files(folder: Path) -> dict[str, Path]:
             continue
         if not path.is_file():
             raise ManifestError(f"{path} is a pipe, socket or device; an artifact holds files only")
-        found[name] = path
-    return found
+        paths[name] = path
+    return paths
 
 
 def sha256_of(path: Path) -> str:

@@ -93,8 +93,8 @@ class Sampler:
             raise InputError("the model gave logits that are no numbers; run parcae-export verify on the artifact")
         if sampling.repetition_penalty != 1 and len(history):
             seen = np.unique(np.array(history[-RECENT:]))
-            held, penalty = scores[seen], sampling.repetition_penalty
-            scores[seen] = np.where(held > 0, held / penalty, held * penalty)
+            repeated, penalty = scores[seen], sampling.repetition_penalty
+            scores[seen] = np.where(repeated > 0, repeated / penalty, repeated * penalty)
         if sampling.temperature == 0:
             return int(scores.argmax())
         order, cumulative = candidates(scores, sampling)
@@ -111,10 +111,10 @@ def candidates(scores: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.n
         weights = np.exp((scores[order] - scores[order[0]]) / sampling.temperature)
     cumulative = np.cumsum(weights)
     if sampling.top_p < 1:
-        kept = int(np.searchsorted(cumulative, sampling.top_p * cumulative[-1])) + 1
-        weights, cumulative = weights[:kept], cumulative[:kept]
-    kept = int((weights >= sampling.min_p).sum())
-    return order[:kept], cumulative[:kept]
+        count = int(np.searchsorted(cumulative, sampling.top_p * cumulative[-1])) + 1
+        weights, cumulative = weights[:count], cumulative[:count]
+    count = int((weights >= sampling.min_p).sum())
+    return order[:count], cumulative[:count]
 
 
 def _mixed(word: int) -> int:

@@ -39,14 +39,14 @@ class StopTexts:
                 shown += self._held[: -len(self.found)]
                 self._held = ""
                 break
-            kept = self._kept()
-            shown, self._held = shown + self._held[: len(self._held) - kept], self._held[len(self._held) - kept :]
+            waiting = self._kept()
+            shown, self._held = shown + self._held[: len(self._held) - waiting], self._held[len(self._held) - waiting :]
         return shown
 
     def finish(self) -> str:
         """What was held back when the answer ended otherwise."""
-        held, self._held = self._held, ""
-        return held
+        rest, self._held = self._held, ""
+        return rest
 
     def _kept(self) -> int:
         """Characters at the end of the held text that begin a stop."""

@@ -46,14 +46,14 @@ def check_room(
     path: Path, shapes: Mapping[str, tuple[int, ...]], largest: int, total: int, error: type[InputError]
 ) -> None:
     """Raise `error` if a tensor has more than `largest` values, or all together more than `total`."""
-    held = 0
+    values = 0
     for name, shape in shapes.items():
         count = math.prod(shape)
         if count > largest:
             raise error(f"{path}: {name[:200]} has shape {shape}, larger than any of this model; is it its file?")
-        held += count
-    if held > total:
-        raise error(f"{path}: {held} values where this model has room for {total}; is it this model's file?")
+        values += count
+    if values > total:
+        raise error(f"{path}: {values} values where this model has room for {total}; is it this model's file?")
 
 
 def _is_size(part: object) -> bool:

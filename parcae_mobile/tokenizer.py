@@ -107,8 +107,8 @@ class TextTokenizer:
 
     def id_of(self, token: str) -> int | None:
         """The id of a token as it is written in the vocabulary, None if there is none."""
-        found = self._tokenizer.token_to_id(token)
-        return None if found is None else int(found)
+        row = self._tokenizer.token_to_id(token)
+        return None if row is None else int(row)
 
     def stream(self, ids: Iterator[int]) -> Iterator[str]:
         """Text pieces as ids arrive; a piece is held back until its last character's bytes are complete.
@@ -187,6 +187,6 @@ def _ids(value: Any) -> list[int]:
 
 def _first_id(tokenizer: Tokenizer, names: tuple[str | None, ...]) -> int | None:
     for name in names:
-        if name is not None and (found := tokenizer.token_to_id(name)) is not None:
-            return int(found)
+        if name is not None and (row := tokenizer.token_to_id(name)) is not None:
+            return int(row)
     return None

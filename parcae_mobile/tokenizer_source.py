@@ -77,11 +77,11 @@ def _of_training(trained_with: str, folder: Path, config: ParcaeConfig) -> tuple
             return _fitting(tokenizer, config), [f"tokenizer of the training run: {place}"]
     if is_hub_id(trained_with):
         try:
-            found = TextTokenizer.load(download(trained_with, None, TEXT_FILES))
+            of_run = TextTokenizer.load(download(trained_with, None, TEXT_FILES))
         except (CheckpointError, ToolMissingError):
-            found = None
-        if found is not None:
-            return _fitting(found, config), [f"tokenizer of the training run: {trained_with}, from the hub"]
+            of_run = None
+        if of_run is not None:
+            return _fitting(of_run, config), [f"tokenizer of the training run: {trained_with}, from the hub"]
     return None, [f"the run's tokenizer {trained_with} is not here; {MISSING}"]
 
 

@@ -73,13 +73,13 @@ class Cache:
         self, key: str, model: Parcae, recipe: Recipe, compute: Callable[[], QuantizedModel]
     ) -> tuple[QuantizedModel, bool]:
         """The tensors under a key, or those that `compute` gives, which are then kept; and whether they were there."""
-        held = self.load(key, model, recipe)
-        if held is not None:
-            return held, True
-        made = compute()
-        if made.stored:
-            self.store(key, made, model)
-        return made, False
+        known = self.load(key, model, recipe)
+        if known is not None:
+            return known, True
+        quantized = compute()
+        if quantized.stored:
+            self.store(key, quantized, model)
+        return quantized, False
 
     def load(self, key: str, model: Parcae, recipe: Recipe) -> QuantizedModel | None:
         """The tensors under a key, put into `model`; None if there are none. A damaged entry is removed."""
@@ -99,38 +99,38 @@ class Cache:
 
     def store(self, key: str, quantized: QuantizedModel, model: Parcae) -> bool:
         """Keep tensors under a key; whether it could be done. Makes room by removing the oldest entries."""
-        made: str | None = None
+        partial: str | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            made = tempfile.mkdtemp(prefix=".", suffix=".partial", dir=self.folder)
-            path = Path(made) / TENSORS
+            partial = tempfile.mkdtemp(prefix=".", suffix=".partial", dir=self.folder)
+            path = Path(partial) / TENSORS
             save_quantized(quantized, path, model)
             size = path.stat().st_size
             if size > self.most_bytes:
                 return False
             facts = {"sha256": sha256_of(path), "bytes": size, "recipe": quantized.recipe.name}
             text = json.dumps(facts | {"algorithm": quantized.algorithm}, sort_keys=True)
-            (Path(made) / FACTS).write_text(text, encoding="utf-8")
+            (Path(partial) / FACTS).write_text(text, encoding="utf-8")
             self._make_room(size)
-            os.rename(made, self.folder / key)
+            os.rename(partial, self.folder / key)
         except (OSError, SafetensorError):  # no space, no right to write, or another process was first
             return False
         finally:
-            if made is not None:
-                shutil.rmtree(made, ignore_errors=True)
+            if partial is not None:
+                shutil.rmtree(partial, ignore_errors=True)
         return True
 
     def entries(self) -> list[Entry]:
         """What is there, the least recently used first."""
-        found = []
+        listed = []
         for place in self.folder.glob("[0-9a-f]*") if self.folder.is_dir() else ():
             try:
                 facts, used = read_object(place / FACTS, InputError), (place / FACTS).stat().st_mtime
                 size = (place / TENSORS).stat().st_size
             except (InputError, OSError):
                 continue
-            found.append(Entry(place.name, str(facts.get("recipe")), str(facts.get("algorithm")), size, used))
-        return sorted(found, key=lambda entry: (entry.used, entry.key))
+            listed.append(Entry(place.name, str(facts.get("recipe")), str(facts.get("algorithm")), size, used))
+        return sorted(listed, key=lambda entry: (entry.used, entry.key))
 
     def clear(self) -> int:
         """Remove all entries, and what killed processes left of some; returns how many there were."""
@@ -141,9 +141,9 @@ class Cache:
         return count
 
     def _make_room(self, size: int) -> None:
-        held = self.entries()
-        taken = sum(entry.bytes for entry in held)
-        for entry in held:
+        entries = self.entries()
+        taken = sum(entry.bytes for entry in entries)
+        for entry in entries:
             if taken + size <= self.most_bytes:
                 return
             shutil.rmtree(self.folder / entry.key, ignore_errors=True)

@@ -110,7 +110,7 @@ def judge(held_out: HeldOut, model: Parcae, budget: Budget, real: bool) -> Compr
     """The verdict on one model; `held_out` can serve several."""
     distances, errors = held_out.measure(model)
     lines = {loops: _failures(loops, distance, budget) for loops, distance in distances.items()} if real else {}
-    too_costly = {loops: found for loops, found in lines.items() if found}
+    too_costly = {loops: excess for loops, excess in lines.items() if excess}
     return CompressionResult(not too_costly if real else None, distances, errors, budget, too_costly, real)
 
 

@@ -76,9 +76,9 @@ def hold_back(windows: Tensor) -> tuple[Tensor, Tensor]:
             "or more, for it holds some back; give a longer --calibration, or --algorithm gptq"
         )
     chosen = torch.linspace(0, len(windows) - 1, HELD_BACK + 2).round().long()[1:-1]
-    kept = torch.ones(len(windows), dtype=torch.bool)
-    kept[chosen] = False
-    return windows[kept], windows[chosen]
+    used = torch.ones(len(windows), dtype=torch.bool)
+    used[chosen] = False
+    return windows[used], windows[chosen]
 
 
 def loop_range(reference: Parcae, windows: Tensor) -> tuple[int, int]:

@@ -96,7 +96,7 @@ class Run:
             [{"params": [values], "rate": self._rate(name)} for name, values in self.trained.items()], betas=(0.9, 0.95)
         )
         self.at_once = windows_at_once(teacher.config, windows.shape[1], loops[1])
-        self.kept: dict[str, Tensor] = {}
+        self.best_values: dict[str, Tensor] = {}
         self.key = ""
 
     def resume(self, key: str) -> None:
@@ -118,12 +118,12 @@ class Run:
                     self.optimizer.state[values] = {n: t.to(values.device) for n, t in moments.items()} | {
                         "step": torch.tensor(float(self.counters.step))
                     }
-        self.kept = {name.removeprefix("best."): t for name, t in tensors.items() if name.startswith("best.")}
+        self.best_values = {name.removeprefix("best."): t for name, t in tensors.items() if name.startswith("best.")}
 
     def steps(self) -> Iterator[tuple[int, int, str]]:
         """Learn; yields steps done, steps in all, and a line about them."""
         counters, total = self.counters, self.learning.steps
-        if not self.kept:
+        if not self.best_values:
             self._judge(0.0)
             counters.first_kl = counters.best_kl
         every, recent = max(1, total // JUDGEMENTS), list[float]()
@@ -201,7 +201,7 @@ class Run:
         self.curve.append((self.counters.step, training_kl, kl))
         if kl < self.counters.best_kl:
             self.counters.best_kl, self.counters.best_step = kl, self.counters.step
-            self.kept = {name: values.detach().cpu().clone() for name, values in self.trained.items()}
+            self.best_values = {name: values.detach().cpu().clone() for name, values in self.trained.items()}
         if self.learning.state is not None and self.counters.step:
             self._state().save(self.learning.state)
 
@@ -212,7 +212,7 @@ class Run:
             if moments:
                 tensors[f"{name}.mean"] = moments["exp_avg"].cpu()
                 tensors[f"{name}.square"] = moments["exp_avg_sq"].cpu()
-        tensors |= {f"best.{name}": values for name, values in self.kept.items()}
+        tensors |= {f"best.{name}": values for name, values in self.best_values.items()}
         tensors["generator"] = self.generator.get_state()
         return State(self.key, self.counters, tensors, self.curve)
 
@@ -220,7 +220,7 @@ class Run:
         """The best step's model."""
         with torch.no_grad():
             for name, values in self.trained.items():
-                values.copy_(self.kept[name])
+                values.copy_(self.best_values[name])
         tensors, floats = self.student.result()
         start, counters = self.student.quantized, self.counters
         note = (

@@ -58,13 +58,13 @@ def load_quantized(model: Parcae, path: Path, recipe: Recipe) -> QuantizedModel:
     Raises `CheckpointError` for a file that is not one of these, `UnexpectedTensorError` and `TensorShapeError` for
     tensors that the model does not have, `TensorValueError` for parts that are missing or contradict each other.
     """
-    held = read_shapes(path, CheckpointError)
+    stored_shapes = read_shapes(path, CheckpointError)
     counts = [parameter.numel() for parameter in model.parameters()]
-    check_room(path, held, max(counts), 3 * sum(counts) + len(held), TensorShapeError)
+    check_room(path, stored_shapes, max(counts), 3 * sum(counts) + len(stored_shapes), TensorShapeError)
     try:
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {})["quantized"])
-            parts = {name: file.get_tensor(name) for name in held}
+            parts = {name: file.get_tensor(name) for name in stored_shapes}
         if metadata["format"] != FORMAT:
             raise KeyError(metadata["format"])
         listed = {key: json.loads(metadata[key]) for key in metadata if key not in ("format", "recipe", "algorithm")}
@@ -75,13 +75,13 @@ def load_quantized(model: Parcae, path: Path, recipe: Recipe) -> QuantizedModel:
     except (SafetensorError, OSError, LookupError, ValueError, TypeError, RuntimeError, MemoryError) as error:
         raise CheckpointError(f"{path}: not a file of quantized tensors ({reason_of(error)}); write it again") from None
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    found: dict[str, tuple[int, ...]] = {name: tensor.shape for name, tensor in tensors.items()}
-    found |= {name: palette.shape for name, palette in palettes.items()}
-    for name, given in (found | {name: tuple(value.shape) for name, value in values.items()}).items():
+    found_shapes: dict[str, tuple[int, ...]] = {name: tensor.shape for name, tensor in tensors.items()}
+    found_shapes |= {name: palette.shape for name, palette in palettes.items()}
+    for name, shape in (found_shapes | {name: tuple(value.shape) for name, value in values.items()}).items():
         if name not in shapes:
             raise UnexpectedTensorError(f"{path}: the model has no {name}; the file was made for another one")
-        if given != shapes[name]:
-            raise TensorShapeError(f"{path}: {name} has shape {given}, the model's is {shapes[name]}")
+        if shape != shapes[name]:
+            raise TensorShapeError(f"{path}: {name} has shape {shape}, the model's is {shapes[name]}")
     ordered = {name: tensors[name] for name in shapes if name in tensors}
     ordered_palettes = {name: palettes[name] for name in shapes if name in palettes}
     return QuantizedModel(

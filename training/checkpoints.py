@@ -33,8 +33,8 @@ def save_model(model: Parcae, folder: Path, dtype: torch.dtype = torch.float32, 
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight" and model.config.tie_embeddings:
             continue
-        kept = torch.float32 if name.endswith(POLES) else dtype
-        tensors[name] = tensor.detach().to("cpu", kept).contiguous().clone()
+        stored_type = torch.float32 if name.endswith(POLES) else dtype
+        tensors[name] = tensor.detach().to("cpu", stored_type).contiguous().clone()
     save_file(tensors, folder / "model.safetensors.partial", metadata={"format": "pt"})
     os.replace(folder / "model.safetensors.partial", folder / "model.safetensors")
     if tokenizer is not None and tokenizer.resolve() != (folder / "tokenizer.json").resolve():

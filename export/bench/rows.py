@@ -154,28 +154,28 @@ class Table(BaseModel):
 
         A run of which the new ones measured every row again is forgotten.
         """
-        held = {row.key: row for row in self.rows}
+        by_key = {row.key: row for row in self.rows}
         for row in rows:
-            old = held.get(row.key)
+            old = by_key.get(row.key)
             if old is not None:
                 speeds = {speed.run: speed for speed in (*old.speeds, *row.speeds)}
                 in_order = tuple(speeds[run] for run in sorted(speeds))
                 row = row.model_copy(update={"speeds": in_order, "memory": row.memory or old.memory})
-            held[row.key] = row
+            by_key[row.key] = row
         measured: dict[int, set[Any]] = {}
-        for row in held.values():
+        for row in by_key.values():
             for speed in row.speeds:
                 measured.setdefault(speed.run, set()).add(row.key)
-        kept = {a for a, keys in measured.items() if not any(b > a and keys <= more for b, more in measured.items())}
+        runs = {a for a, keys in measured.items() if not any(b > a and keys <= more for b, more in measured.items())}
         order = {kind: place for place, kind in enumerate(("artifact", *BASELINES))}
         self.rows = sorted(
             (
-                row.model_copy(update={"speeds": tuple(speed for speed in row.speeds if speed.run in kept)})
-                for row in held.values()
+                row.model_copy(update={"speeds": tuple(speed for speed in row.speeds if speed.run in runs)})
+                for row in by_key.values()
             ),
             key=lambda row: (order[row.variant.kind], row.variant.label, row.context, row.variant.loops, row.threads),
         )
-        self.runs = {number: run for number, run in sorted(self.runs.items()) if number in kept}
+        self.runs = {number: run for number, run in sorted(self.runs.items()) if number in runs}
 
     def others(self, row: Row, **fields: object) -> Iterator[Row]:
         """Rows at the same context and threads whose variants have these fields."""
@@ -209,5 +209,5 @@ def write_table(table: Table, path: Path) -> None:
 
 
 def _first(error: ValidationError) -> str:
-    found = error.errors()[0]
-    return f"{'.'.join(map(str, found['loc'])) or 'file'}: {found['msg']}"[:300]
+    problem = error.errors()[0]
+    return f"{'.'.join(map(str, problem['loc'])) or 'file'}: {problem['msg']}"[:300]

@@ -105,10 +105,10 @@ def _kept(one: ExportRequest, source: Source) -> list[tuple[Path, Manifest]]:
     """Artifacts below the request's folder that are of the same weights, target and recipe."""
     recipe = load_recipe(one.quant)
     folders = sorted(path.parent for path in one.out.glob(f"*/{MANIFEST}") if path.parent.suffix != ".failed")
-    kept = [(folder, read_manifest(folder)) for folder in folders]
+    artifacts = [(folder, read_manifest(folder)) for folder in folders]
     return [
         (folder, manifest)
-        for folder, manifest in kept
+        for folder, manifest in artifacts
         if (manifest.weights_sha256, manifest.target) == (source.weights_sha256, one.target[0])
         and manifest.loop_form == one.loop_form
         and manifest.quantization.recipe_sha256 == recipe.sha256
@@ -146,27 +146,27 @@ def _build(kind: str, source: Source, loops: int, limit: int, place: Path) -> No
     """Make a baseline in a scratch folder, so that an interrupted build leaves nothing that looks finished."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent) as name:
-        made = Path(name) / "made"
+        folder = Path(name) / "made"
         if kind == GENAI_LLAMA:
             from export.bench.baselines.peer_llama import write_peer_llama
 
-            write_peer_llama(source.model.config, loops, limit, made)
+            write_peer_llama(source.model.config, loops, limit, folder)
         elif kind == LLAMA_CPP:
             from export.bench.baselines.web_llama import write_gguf
 
-            made.mkdir()
-            write_gguf(source.model.config, loops, limit, made / GGUF, table="Q4_0")
+            folder.mkdir()
+            write_gguf(source.model.config, loops, limit, folder / GGUF, table="Q4_0")
         elif kind == NAIVE_ONNX:
             from export.bench.baselines.naive_onnx import write_naive_onnx
 
-            made.mkdir()
-            write_naive_onnx(source.model, loops, limit, made)
+            folder.mkdir()
+            write_naive_onnx(source.model, loops, limit, folder)
         else:
             from export.bench.baselines.naive_executorch import write_naive_pte
 
-            made.mkdir()
-            write_naive_pte(source.model, loops, limit, made / PTE)
-        shutil.move(made, place)
+            folder.mkdir()
+            write_naive_pte(source.model, loops, limit, folder / PTE)
+        shutil.move(folder, place)
 
 
 def _variant(kind: str, model: str, loops: int) -> Variant:

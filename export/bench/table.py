@@ -94,10 +94,12 @@ def outcome_cells(outcome: Outcome) -> list[str]:
 
 def _said(outcome: Outcome) -> str:
     """A goal is reached if every run reaches it."""
-    held = outcome.held
-    if not held:
+    checks = outcome.held
+    if not checks:
         return "shown"
-    return "reached" if all(held) else f"MISSED in {held.count(False)} of {len(held)}" if any(held) else "MISSED"
+    return (
+        "reached" if all(checks) else f"MISSED in {checks.count(False)} of {len(checks)}" if any(checks) else "MISSED"
+    )
 
 
 def markdown(table: Table) -> str:

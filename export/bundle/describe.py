@@ -104,14 +104,14 @@ def graphs_of(manifest: Manifest) -> dict[str, Graph]:
 
 def functions_of(manifest: Manifest) -> dict[str, str]:
     """Functions and their files, where a file holds several: FILE:FUNCTION, or a method of the only program."""
-    found = {}
+    files = {}
     for key in manifest.signature:
         file, _, function = key.rpartition(":")
         if file:
-            found[function] = file
+            files[function] = file
         elif key not in manifest.files:
-            found[key] = next(name for name in manifest.files if name.endswith(".pte"))
-    return found
+            files[key] = next(name for name in manifest.files if name.endswith(".pte"))
+    return files
 
 
 def cache_of(manifest: Manifest, host: Host) -> Cache:

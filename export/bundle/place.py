@@ -107,12 +107,12 @@ def is_whole(folder: Path, manifest: AppManifest) -> bool:
 
 def remove(app: Path, name: str) -> None:
     """Take a model out. Raises `UsageError` if there is none of that name."""
-    found = next((manifest for manifest in read_all(app) if manifest.name == name), None)
-    if found is None:
+    bundled = next((manifest for manifest in read_all(app) if manifest.name == name), None)
+    if bundled is None:
         raise UsageError(f"--remove {name}: {app} has {', '.join(m.name for m in read_all(app)) or 'no models'}")
     gone = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".old", dir=app))
     (app / name).rename(gone / name)  # so that no reader sees half of it
-    write_index(app, found.platform)
+    write_index(app, bundled.platform)
     shutil.rmtree(gone)
 
 
@@ -120,7 +120,7 @@ def read_all(app: Path) -> list[AppManifest]:
     """The manifests of all bundled models, by name. Raises `InputError` for one that is damaged."""
     if app.exists() and not app.is_dir():
         raise InputError(f"{app} is a file; --app is the folder that the app reads its models from")
-    found = []
+    manifests = []
     for path in sorted(app.glob(f"*/{APP_MANIFEST}")):
         try:
             manifest = read_app_manifest(read_text(path, InputError))
@@ -128,8 +128,8 @@ def read_all(app: Path) -> list[AppManifest]:
             raise InputError(f"{path}: {error}; remove the folder or bundle it again") from None
         if manifest.name != path.parent.name:
             raise InputError(f"{path}: the folder is not named {manifest.name}; rename it or bundle it again")
-        found.append(manifest)
-    return found
+        manifests.append(manifest)
+    return manifests
 
 
 def write_index(app: Path, platform: Platform) -> Models:

@@ -58,7 +58,7 @@ def self_test(folder: Path, manifest: Manifest, host: Host, exact: bool) -> Self
 
 def places(path: Path) -> dict[str, LogitRows]:
     """By array name, where a two-dimensional fp32 array's numbers begin in an uncompressed `.npz`."""
-    found = {}
+    places_by_name = {}
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
@@ -74,8 +74,8 @@ def places(path: Path) -> dict[str, LogitRows]:
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
             if fortran or dtype != np.dtype("<f4") or len(shape) != 2:
                 raise InputError(damage)
-            found[name] = LogitRows(offset=file.tell(), shape=(shape[0], shape[1]))
-    return found
+            places_by_name[name] = LogitRows(offset=file.tell(), shape=(shape[0], shape[1]))
+    return places_by_name
 
 
 def greedy_answers(host: Host, prompt: list[int], counts: list[int], manifest: Manifest, exact: bool) -> Greedy | None:

@@ -35,8 +35,8 @@ def bundle(
     done = None
     if artifact is not None:
         if platform not in PLATFORMS:
-            given = "bundle needs --platform" if platform is None else f"--platform {platform}"
-            raise UsageError(f"{given}: choose {', '.join(PLATFORMS)}")
+            complaint = "bundle needs --platform" if platform is None else f"--platform {platform}"
+            raise UsageError(f"{complaint}: choose {', '.join(PLATFORMS)}")
         added, done = put(artifact, cast(Platform, platform), folder, name, threads)
     elif remove is not None:
         take_out(folder, remove)

@@ -119,9 +119,9 @@ def _open_reader(
         check_loops(loops, session.host.geometry.max_loops, session.host.geometry.min_loops)
         if session.manifest.loops != "dynamic":
             raise UsageError(f"{subject} runs {session.manifest.loops} loops whatever happens; give a dynamic artifact")
-        given = text_ids(Path(subject), "heldout", text, session.manifest.geometry.vocab_size)
-        kept = min(length, session.host.geometry.context)
-        return session.manifest.artifact, HostReader(session.host), given.windows(windows, kept - 1)
+        held_out = text_ids(Path(subject), "heldout", text, session.manifest.geometry.vocab_size)
+        tokens = min(length, session.host.geometry.context)
+        return session.manifest.artifact, HostReader(session.host), held_out.windows(windows, tokens - 1)
     if kv not in ("auto", *KV_POLICIES):
         raise UsageError(f"--kv {kv}: choose auto or one of {', '.join(KV_POLICIES)}")
     source = open_source(subject)

@@ -56,13 +56,13 @@ def reference(
     if output.exists() and not force:
         raise OutputExistsError(f"{output} exists; add --force or choose another --out")
     source = open_source(model, revision, random_weights, tokenizer=tokenizer, checkpoint=checkpoint)
-    made = make_reference(source.model, source.text("heldout", text, 128), device, arithmetic=arithmetic)
-    save_reference(made, output)
+    golden = make_reference(source.model, source.text("heldout", text, 128), device, arithmetic=arithmetic)
+    save_reference(golden, output)
     if as_json:
-        print_json({"reference": str(output), "sha256": made.sha256, **made.provenance})
+        print_json({"reference": str(output), "sha256": golden.sha256, **golden.provenance})
     else:
-        where = f"{made.label} ({made.provenance['device_name']})"
-        out.print(f"{output}: {where}, T in {sorted(made.logits)}, {made.sha256[:16]}", soft_wrap=True)
+        where = f"{golden.label} ({golden.provenance['device_name']})"
+        out.print(f"{output}: {where}, T in {sorted(golden.logits)}, {golden.sha256[:16]}", soft_wrap=True)
 
 
 @app.command()

@@ -51,7 +51,7 @@ def supervise(command: Callable[[], int]) -> int:
     _stage = mmap.mmap(-1, STAGE_BYTES)
     set_stage("starting")
     with tempfile.TemporaryFile() as trace:
-        kept = None if sys.__stderr__ is None or _is_terminal(2) else os.pipe()  # None: closed by the caller
+        pipe = None if sys.__stderr__ is None or _is_terminal(2) else os.pipe()  # None: closed by the caller
         parent, before = os.getpid(), {number: signal.getsignal(number) for number in MEANT}
         children: list[int] = []
         early: list[int] = []  # signals that came before this process knew its child
@@ -67,23 +67,23 @@ def supervise(command: Callable[[], int]) -> int:
         if child == 0:
             for meant, handler in before.items():
                 signal.signal(meant, handler)
-            _begin(parent, trace, kept)
+            _begin(parent, trace, pipe)
             return command()
         children.append(child)
         for received in early:
             _send(children, received)
-        return _wait(child, trace, kept)
+        return _wait(child, trace, pipe)
 
 
-def _begin(parent: int, trace: IO[bytes], kept: tuple[int, int] | None) -> None:
+def _begin(parent: int, trace: IO[bytes], pipe: tuple[int, int] | None) -> None:
     """In the child: die with the parent, write a trace on a fatal signal, let standard error go to the parent."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
-    if kept is not None:
-        os.dup2(kept[1], 2)
-        for end in kept:
+    if pipe is not None:
+        os.dup2(pipe[1], 2)
+        for end in pipe:
             if end > 2:  # a caller may have closed a standard stream, whose number the pipe then has
                 os.close(end)
         # Where standard error was a file, its stream would go on seeking in what is a pipe now.
@@ -91,11 +91,11 @@ def _begin(parent: int, trace: IO[bytes], kept: tuple[int, int] | None) -> None:
     faulthandler.enable(trace, all_threads=False)
 
 
-def _wait(child: int, trace: IO[bytes], kept: tuple[int, int] | None) -> int:
+def _wait(child: int, trace: IO[bytes], pipe: tuple[int, int] | None) -> int:
     words = b""
-    if kept is not None:
-        os.close(kept[1])
-        words = _pass_on(kept[0])
+    if pipe is not None:
+        os.close(pipe[1])
+        words = _pass_on(pipe[0])
     _, status = os.waitpid(child, 0)
     if not os.WIFSIGNALED(status):
         return os.waitstatus_to_exitcode(status)
@@ -142,10 +142,10 @@ def _line(number: int, place: str, words: str) -> str:
 def _place(trace: IO[bytes]) -> str:
     """The innermost Python function that was running, by the trace that the signal left."""
     trace.seek(0)
-    found = _FRAME.search(trace.read(100_000).decode("utf-8", "replace"))
-    if found is None:
+    frame = _FRAME.search(trace.read(100_000).decode("utf-8", "replace"))
+    if frame is None:
         return ""
-    path, function = found.groups()
+    path, function = frame.groups()
     inside = path.split("site-packages/")[-1]
     return f"{function} of {inside if inside != path else os.path.relpath(path, os.path.dirname(_ROOT))}"
 

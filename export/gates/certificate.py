@@ -37,10 +37,10 @@ def certify(model: Parcae, stored: StoredInjection | None) -> Certificate:
     problems = []
     if not largest < 1:
         problems.append(f"certificate: the greatest stored decay is {largest}, not below 1")
-    for name, held, wanted in (("decay", stored.decay, injection.decay()), ("dt", stored.dt, injection.dt())):
-        gap = float((held.float() - wanted).abs().max()) if held.shape == wanted.shape else float("inf")
-        if held.dtype != torch.float32 or not gap <= TOLERANCE:
-            problems.append(f"certificate: stored {name} ({held.dtype}) differs from the checkpoint's by {gap:.2g}")
+    for name, tensor, wanted in (("decay", stored.decay, injection.decay()), ("dt", stored.dt, injection.dt())):
+        gap = float((tensor.float() - wanted).abs().max()) if tensor.shape == wanted.shape else float("inf")
+        if tensor.dtype != torch.float32 or not gap <= TOLERANCE:
+            problems.append(f"certificate: stored {name} ({tensor.dtype}) differs from the checkpoint's by {gap:.2g}")
     if not equal:
         problems.append("certificate: the stored injection matrix B is not the checkpoint's")
     return Certificate(

@@ -61,15 +61,15 @@ def lean(
     """
     left = answered(host, probe, loops)[0].float() - expected(rounded, probe, loops, spec)[0]
     base = expected(model, probe, loops, spec)[0]
-    found = []
+    leanings = []
     for fault in faults(model) if every else [name for name in faults(model) if "." not in name]:
         with suspected(model, fault):
             change = expected(model, probe, loops, spec)[0] - base
-        found.append(_leaning(fault, left, change))
+        leanings.append(_leaning(fault, left, change))
     if not model.config.plain:
         change = expected(model, probe, loops + 1, spec)[0] - base
-        found.append(_leaning("one loop more", left, change))
-    return [leaning for leaning in found if leaning is not None]
+        leanings.append(_leaning("one loop more", left, change))
+    return [leaning for leaning in leanings if leaning is not None]
 
 
 def faults(model: Parcae) -> list[str]:
@@ -81,18 +81,18 @@ def faults(model: Parcae) -> list[str]:
 @contextlib.contextmanager
 def suspected(model: Parcae, fault: str) -> Iterator[None]:
     """The model with a fault, and without it afterwards."""
-    kept = model.rope if fault == "rotation" else model.get_parameter(fault).data.clone()
+    original = model.rope if fault == "rotation" else model.get_parameter(fault).data.clone()
     if fault == "rotation":  # shifting every position alike changes no distance, so the first one stays
-        model.rope = torch.cat([kept[:1], kept[2:], kept[-1:]])
+        model.rope = torch.cat([original[:1], original[2:], original[-1:]])
     else:
         model.get_parameter(fault).data.mul_(1 + SIZE)
     try:
         yield
     finally:
         if fault == "rotation":
-            model.rope = kept
+            model.rope = original
         else:
-            model.get_parameter(fault).data.copy_(kept)
+            model.get_parameter(fault).data.copy_(original)
 
 
 def _leaning(fault: str, left: Tensor, change: Tensor) -> Leaning | None:
@@ -107,10 +107,10 @@ def _leaning(fault: str, left: Tensor, change: Tensor) -> Leaning | None:
 
 def direction_failures(loops: int, leanings: list[Leaning]) -> list[str]:
     """A line for the fault that explains most of what is left."""
-    found = [leaning for leaning in leanings if leaning.found]
-    if not found:
+    certain = [leaning for leaning in leanings if leaning.found]
+    if not certain:
         return []
-    worst = max(found, key=lambda leaning: abs(leaning.share) / max(leaning.error, 1e-12))
+    worst = max(certain, key=lambda leaning: abs(leaning.share) / max(leaning.error, 1e-12))
     tried = f"{worst.fault} {SIZE:.0%} larger" if "." in worst.fault else worst.fault
     return [
         f"T={loops}: the outputs lean by {worst.share:.2g} +- {worst.error:.1g} of the way "

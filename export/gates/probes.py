@@ -102,8 +102,8 @@ def expected(model: Parcae, probe: Probe, loops: int, spec: CacheSpec) -> tuple[
     cache = spec.make(model.config, loops, probe.ids.shape[1], batch=len(probe.ids))
     logits, states = [], []
     for part in probe.parts():
-        given = None if probe.state is None else probe.state[:, part]
-        piece, seen = eager(model, probe.ids[:, part], loops, cache, given)
+        first_state = None if probe.state is None else probe.state[:, part]
+        piece, seen = eager(model, probe.ids[:, part], loops, cache, first_state)
         logits.append(piece)
         states.append(seen)
     return torch.cat(logits, dim=1), [torch.cat(loop, dim=1) for loop in zip(*states, strict=True)]
@@ -121,8 +121,8 @@ def answered(host: Host, probe: Probe, loops: int) -> tuple[Tensor, dict[int, Te
             seen.setdefault(loop, []).append(state)
 
         for part in probe.parts():
-            given = None if probe.state is None else probe.state[:, part].numpy()
-            rows.append(host.run(ids[part], loops, initial_state=given, on_state=keep))
+            first_state = None if probe.state is None else probe.state[:, part].numpy()
+            rows.append(host.run(ids[part], loops, initial_state=first_state, on_state=keep))
         logits.append(torch.from_numpy(np.concatenate(rows)))
         states.append({loop: torch.from_numpy(np.concatenate(parts, axis=1)) for loop, parts in seen.items()})
     return torch.stack(logits), {loop: torch.cat([text[loop] for text in states]) for loop in states[0]}

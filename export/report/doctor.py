@@ -41,13 +41,13 @@ def diagnose() -> list[Finding]:
     for requirement in _requirements():
         extra = "extra" in str(requirement.marker or "")
         try:
-            found = version(requirement.name)
+            installed = version(requirement.name)
         except PackageNotFoundError:
             findings.append(Finding(requirement.name, extra, "not installed" + (" (optional)" if extra else "")))
             continue
-        fine = requirement.specifier.contains(found, prereleases=True)
+        fine = requirement.specifier.contains(installed, prereleases=True)
         wanted = "" if fine else f", the pinned set has {requirement.specifier}"
-        findings.append(Finding(requirement.name, fine, found + wanted))
+        findings.append(Finding(requirement.name, fine, installed + wanted))
     for target in TARGETS.values():
         findings.append(_of_target(target))
     has_cuda = torch.cuda.is_available()

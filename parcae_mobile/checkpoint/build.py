@@ -84,8 +84,8 @@ def _take_rope(tensors: dict[str, Tensor], model: Parcae) -> Tensor:
     return saved.to(torch.float32).reshape(positions, half, 2).contiguous()
 
 
-def _check_names(expected: set[str], given: set[str]) -> None:
-    missing, unexpected = sorted(expected - given), sorted(given - expected)
+def _check_names(expected: set[str], names: set[str]) -> None:
+    missing, unexpected = sorted(expected - names), sorted(names - expected)
     if missing:
         raise MissingTensorError(f"the checkpoint lacks {_first(missing)}; is config.json the one it was saved with?")
     if unexpected:

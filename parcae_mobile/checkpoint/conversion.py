@@ -47,8 +47,8 @@ def convert(
     opened = read_checkpoint(source, checkpoint)
     model = build_model(opened)
     tensors = _to_save(opened.tensors, opened.config)
-    found, said = find_tokenizer(tokenizer, source, opened.config, hub_id, opened.training_tokenizer)
-    beside = source if found is None else found.path.parent
+    tokenizer_of_model, said = find_tokenizer(tokenizer, source, opened.config, hub_id, opened.training_tokenizer)
+    beside = source if tokenizer_of_model is None else tokenizer_of_model.path.parent
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
@@ -72,18 +72,18 @@ def convert(
 
 def _to_save(tensors: dict[str, Tensor], config: ParcaeConfig) -> dict[str, Tensor]:
     """Tensors that share no memory, with a tied pair once, under the table's name."""
-    kept = dict(tensors)
-    if config.tie_embeddings and HEAD in kept:
-        head = kept.pop(HEAD)
-        kept.setdefault(TABLE, head)
+    stored = dict(tensors)
+    if config.tie_embeddings and HEAD in stored:
+        head = stored.pop(HEAD)
+        stored.setdefault(TABLE, head)
     seen: set[int] = set()
-    for name, tensor in kept.items():
+    for name, tensor in stored.items():
         place = tensor.untyped_storage().data_ptr()
         alone = place not in seen and tensor.untyped_storage().nbytes() == tensor.nbytes and tensor.is_contiguous()
         seen.add(place)
         if not alone:
-            kept[name] = tensor.clone(memory_format=torch.contiguous_format)
-    return kept
+            stored[name] = tensor.clone(memory_format=torch.contiguous_format)
+    return stored
 
 
 def _write_config(config: ParcaeConfig, source: Path, target: Path) -> None:

@@ -64,17 +64,17 @@ def check_sizes(file: Path, tensors: Mapping[Any, Any], room: Room) -> None:
     What a storage holds beyond its tensor's values counts too, because it is read with them.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    held: dict[int, int] = {}
+    storages: dict[int, int] = {}
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
             raise TensorValueError(f"{file}: {str(name)[:200]} is no plain tensor; save it as a dense one on the CPU")
         shapes[str(name)] = tuple(tensor.shape)
         storage = tensor.untyped_storage()
-        held[storage.data_ptr()] = storage.nbytes()
+        storages[storage.data_ptr()] = storage.nbytes()
         _check_strides(file, name, tensor)
     room.check(file, shapes)
-    if sum(held.values()) > 8 * room.total:
-        raise TensorShapeError(f"{file}: {sum(held.values())} bytes of storage are too many for this model")
+    if sum(storages.values()) > 8 * room.total:
+        raise TensorShapeError(f"{file}: {sum(storages.values())} bytes of storage are too many for this model")
 
 
 def _check_strides(file: Path, name: Any, tensor: Tensor) -> None:

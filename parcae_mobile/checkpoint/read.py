@@ -67,7 +67,7 @@ class Checkpoint:
 class _Unread:
     """Stands in for an object that nobody needs: it takes any arguments and any state, and does nothing."""
 
-    def __new__(cls, *given: Any, **more: Any) -> _Unread:
+    def __new__(cls, *arguments: Any, **keywords: Any) -> _Unread:
         return object.__new__(cls)
 
     def __setstate__(self, state: Any) -> None:
@@ -133,10 +133,10 @@ def _placed(tensors: dict[str, Tensor], file: Path, places: Mapping[str, str] | 
     return tensors if places is None else {name: tensors[name] for name in _wanted(list(tensors), file, places)}
 
 
-def _wanted(held: list[str], file: Path, places: Mapping[str, str]) -> list[str]:
+def _wanted(stored: list[str], file: Path, places: Mapping[str, str]) -> list[str]:
     """The tensors that the index reads from this file: a copy that it does not name is a stale one."""
     names = [name for name, place in places.items() if place == file.name]
-    missing = sorted(set(names) - set(held))
+    missing = sorted(set(names) - set(stored))
     if missing:
         raise MissingTensorError(f"the index says that {file} holds {missing[0]}, and it does not; copy it again")
     return names

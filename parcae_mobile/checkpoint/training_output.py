@@ -112,13 +112,13 @@ def choose(folder: Path, wanted: str) -> Path:
 
 def step_of(path: Path) -> int:
     """The step in the name of a checkpoint or of its folder, -1 if none is there."""
-    found = _STEP.search(path.name) or _STEP.search(path.parent.name)
-    return int(found.group(1)) if found else -1
+    number = _STEP.search(path.name) or _STEP.search(path.parent.name)
+    return int(number.group(1)) if number else -1
 
 
 def _rank_of(path: Path) -> int:
-    found = _RANK.search(path.stem)
-    return int(found.group(1)) if found else 0
+    number = _RANK.search(path.stem)
+    return int(number.group(1)) if number else 0
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -128,9 +128,9 @@ def _is_checkpoint(path: Path) -> bool:
 
 def _refuse_sharded(folder: Path) -> None:
     """Raise if the folder holds a checkpoint that many processes wrote in pieces."""
-    found = next(iter(sorted(folder.glob("**/*.distcp"))), None)
-    if found is not None:
+    shard = next(iter(sorted(folder.glob("**/*.distcp"))), None)
+    if shard is not None:
         raise CheckpointError(
-            f"{found.parent} is split over processes; join it where torch is installed: python -m "
-            f"torch.distributed.checkpoint.format_utils dcp_to_torch {found.parent} {found.parent}.pt"
+            f"{shard.parent} is split over processes; join it where torch is installed: python -m "
+            f"torch.distributed.checkpoint.format_utils dcp_to_torch {shard.parent} {shard.parent}.pt"
         )

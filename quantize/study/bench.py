@@ -78,9 +78,9 @@ def asymmetric(recipe: Recipe) -> Recipe:
     return replace(recipe, name=f"{recipe.name} asymmetric", rules=rules)
 
 
-def spread(found: Sequence[Distance]) -> list[str]:
+def spread(distances: Sequence[Distance]) -> list[str]:
     """Cells for several draws: each KL, their mean, half their range as a share of it, mean top-1."""
-    kls = [distance.kl_mean for distance in found]
+    kls = [distance.kl_mean for distance in distances]
     mean = sum(kls) / len(kls)
-    top1 = sum(distance.top1 for distance in found) / len(found)
+    top1 = sum(distance.top1 for distance in distances) / len(distances)
     return [*(f"{kl:.5f}" for kl in kls), f"{mean:.5f}", f"{(max(kls) - min(kls)) / 2 / mean:.1%}", f"{top1:.2%}"]

@@ -71,11 +71,11 @@ class Point:
 
 def recipes() -> list[Recipe]:
     """The presets, and int4 with value embeddings, the largest part, in 3 and in 2 bits."""
-    base, found = load_recipe("int4"), [load_recipe(name) for name in ("int8", "int4", "int4-small")]
+    base, variants = load_recipe("int4"), [load_recipe(name) for name in ("int8", "int4", "int4-small")]
     for bits in (3, 2):
         rules = tuple(replace(rule, bits=bits) if rule.match == "value_embeds.*" else rule for rule in base.rules)
-        found.append(replace(base, name=f"int4, value tables int{bits}", rules=rules))
-    return found
+        variants.append(replace(base, name=f"int4, value tables int{bits}", rules=rules))
+    return variants
 
 
 class Judge:
@@ -150,11 +150,13 @@ def rows(points: Sequence[Point]) -> str:
     plain = {point.loops: point.cloze for point in points if point.recipe == "fp32"}
     lines = []
     for recipe, algorithm in dict.fromkeys((p.recipe, p.algorithm) for p in points if p.recipe != "fp32"):
-        found = {p.loops: p for p in points if (p.recipe, p.algorithm) == (recipe, algorithm)}
-        kls = [f"{found[loops].kl:.5f}" for loops in LOOPS]
-        ends = [f"{found[loops].cloze - plain[loops]:+.2%}" for loops in (1, 8, 16)]
-        tops = [f"{found[loops].top1:.1%}" for loops in (1, 8, 16)]
-        lines.append([recipe, algorithm, *kls, f"{found[16].kl / found[4].kl:.3f}", " / ".join(tops), " / ".join(ends)])
+        by_loops = {p.loops: p for p in points if (p.recipe, p.algorithm) == (recipe, algorithm)}
+        kls = [f"{by_loops[loops].kl:.5f}" for loops in LOOPS]
+        ends = [f"{by_loops[loops].cloze - plain[loops]:+.2%}" for loops in (1, 8, 16)]
+        tops = [f"{by_loops[loops].top1:.1%}" for loops in (1, 8, 16)]
+        lines.append(
+            [recipe, algorithm, *kls, f"{by_loops[16].kl / by_loops[4].kl:.3f}", " / ".join(tops), " / ".join(ends)]
+        )
     heads = ["recipe", "algorithm", *(f"T={loops}" for loops in LOOPS), "T=16 / T=4"]
     return table([*heads, "top-1 at T=1 / 8 / 16", f"cloze less fp32's ({plain[8]:.1%} at T=8)"], lines)
 
@@ -172,9 +174,9 @@ def prediction(measured: dict[str, tuple[Bench, list[Point]]]) -> str:
         measured_rate = sum(shrinks[2:7]) / len(shrinks[2:7])  # from loop 4 on
         said = [f"{grown(rate):.2f}" for rate in (max_decay(bench.model) or 0.0, float(decay.mean()), measured_rate)]
         chosen = {p.loops: p for p in points if (p.recipe, p.algorithm) == ("int4", "gptq")}
-        found = [f"{chosen[16].state_error / chosen[4].state_error:.3f}", f"{chosen[16].kl / chosen[4].kl:.3f}"]
+        ratios = [f"{chosen[16].state_error / chosen[4].state_error:.3f}", f"{chosen[16].kl / chosen[4].kl:.3f}"]
         rates = [f"{max_decay(bench.model) or 0:.3f}, {float(decay.mean()):.3f}", f"{measured_rate:.3f}"]
-        lines.append([name, *rates, *said, *found])
+        lines.append([name, *rates, *said, *ratios])
     said = ["greatest pole", "mean pole", "measured contraction"]
     heads = ["model", "poles: greatest, mean", "contraction from loop 4 on", *(f"error x by {how}" for how in said)]
     return table([*heads, "state error x, measured", "KL x, measured"], lines)

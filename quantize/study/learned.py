@@ -30,8 +30,8 @@ def learned(bench: Bench, folder: Path, recipes: tuple[str, ...] = RECIPES, lear
         moved = refine_by_fisher(bench.model, fitted, seen)
         final = learn(bench.model, moved, windows, learning)
         for stage, quantized in (("gptq", fitted), ("integers moved", moved), ("learned", final)):
-            found = held_out.measure(quantized.model)[0]
-            d, kls = found[LOOPS], [f"{found[loops].kl_mean:.5f}" for loops in (4, LOOPS)]
-            tails = [f"{d.kl_sem:.5f}", f"{d.top1:.2%}", f"{found[16].kl_mean / found[4].kl_mean:.3f}"]
+            distances = held_out.measure(quantized.model)[0]
+            d, kls = distances[LOOPS], [f"{distances[loops].kl_mean:.5f}" for loops in (4, LOOPS)]
+            tails = [f"{d.kl_sem:.5f}", f"{d.top1:.2%}", f"{distances[16].kl_mean / distances[4].kl_mean:.3f}"]
             rows.append([name, stage, *kls, *tails])
     return table(["recipe", "stage", "KL T=4", f"T={LOOPS}", "s.e.", "top-1", "KL T=16 / T=4"], rows)

@@ -24,4 +24,4 @@ def replace_table(document: str, name: str, content: str) -> str:
     pattern = re.compile(rf"(<!-- table {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
     if not pattern.search(document):
         raise InputError(f"the document has no '<!-- table {name} -->' with an '<!-- end -->' after it; add both")
-    return pattern.sub(lambda found: f"{found[1]}\n{content}\n\n{found[2]}", document, count=1)
+    return pattern.sub(lambda match: f"{match[1]}\n{content}\n\n{match[2]}", document, count=1)

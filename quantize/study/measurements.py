@@ -69,29 +69,29 @@ def presets(bench: Bench) -> str:
 
 def loops(bench: Bench) -> str:
     """Hessians of all loops against those of the first, symmetric and asymmetric, over calibration draws."""
-    recipe, found = load_recipe("int4"), dict[tuple[str, str], list[Distance]]()
+    recipe, distances = load_recipe("int4"), dict[tuple[str, str], list[Distance]]()
     for draw in DRAWS:
         for hessian, counted in (("first loop", (1,)), ("all loops", None)):
             names = assign_rules(recipe, bench.model)
             hessians = collect_hessians(bench.model, bench.calibration(draw), names, counted=counted)
             for kind, chosen in (("symmetric", recipe), ("asymmetric", asymmetric(recipe))):
                 distance = bench.quantize(chosen, gptq_quantizer(bench.model, hessians, {}, {}))
-                found.setdefault((hessian, kind), []).append(distance)
-    order = sorted(found, key=lambda pair: pair[1], reverse=True)  # symmetric first
-    rows = [[hessian, kind, *spread(found[hessian, kind])] for hessian, kind in order]
+                distances.setdefault((hessian, kind), []).append(distance)
+    order = sorted(distances, key=lambda pair: pair[1], reverse=True)  # symmetric first
+    rows = [[hessian, kind, *spread(distances[hessian, kind])] for hessian, kind in order]
     return table(["Hessian", "int4 is", *(f"draw {draw}" for draw in DRAWS), "mean KL", "spread", "top-1"], rows)
 
 
 def tied(bench: Bench) -> str:
     """The token table at int4, which is also the head: rounded, or by GPTQ with more or less of the identity."""
-    recipe, found = load_recipe("int4-small"), dict[str, list[Distance]]()
+    recipe, by_name = load_recipe("int4-small"), dict[str, list[Distance]]()
     for draw in DRAWS:
         hessians = collect_hessians(bench.model, bench.calibration(draw), assign_rules(recipe, bench.model))
         others = gptq_quantizer(bench.model, hessians, {}, {})
         for damping in (None, 0.01, 0.1, 1.0):
             name = "rounded" if damping is None else f"GPTQ, damping {damping}"
-            found.setdefault(name, []).append(bench.quantize(recipe, _with_table(others, hessians, damping)))
-    rows = [[name, *spread(distances)] for name, distances in found.items()]
+            by_name.setdefault(name, []).append(bench.quantize(recipe, _with_table(others, hessians, damping)))
+    rows = [[name, *spread(distances)] for name, distances in by_name.items()]
     return table(["tied table", *(f"draw {draw}" for draw in DRAWS), "mean KL", "spread", "top-1"], rows)
 
 
@@ -128,9 +128,9 @@ def grid(bench: Bench) -> str:
         for parameter, rule in assign_rules(recipe, bench.model).items():
             weight = weights[parameter]
             floats[parameter] = with_free_scales(weight, rule.bits, rule.groups_for(parameter, weight.shape[1]))
-        free, held = bench.distance(with_tensors(bench.model, {}, floats)), bench.quantize(recipe, rtn)
-        change = f"{held.kl_mean / free.kl_mean - 1:+.1%}"
-        rows.append([name, f"{free.kl_mean:.6f}", f"{held.kl_mean:.6f}", f"{held.kl_sem:.6f}", change])
+        free, bounded = bench.distance(with_tensors(bench.model, {}, floats)), bench.quantize(recipe, rtn)
+        change = f"{bounded.kl_mean / free.kl_mean - 1:+.1%}"
+        rows.append([name, f"{free.kl_mean:.6f}", f"{bounded.kl_mean:.6f}", f"{bounded.kl_sem:.6f}", change])
     return table(["recipe", "KL, fp32 scales", "KL, bf16 grid", "s.e.", "change"], rows)
 
 

@@ -255,8 +255,8 @@ def read_anew() -> Any:
     """Each layer reads the Core ML states by itself, so that a tool may merge the reads."""
 
     def read(caches: Caches) -> list[Any]:
-        caches.held = [caches.writer.op("read_state", input=state) for state in caches.states]
-        return caches.held
+        caches.current = [caches.writer.op("read_state", input=state) for state in caches.states]
+        return caches.current
 
     return mock.patch.object(Caches, "read", read)
 

@@ -51,9 +51,9 @@ class UnrolledStep(nn.Module):
         self.model, self.loops = model, loops
 
     def forward(self, input_ids: Tensor, past: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        model, held = self.model, past[0].shape[2]
+        model, start = self.model, past[0].shape[2]
         length = input_ids.shape[1]
-        rope = model.rope[held : held + length] if model.config.rope_settings.use_rope else None
+        rope = model.rope[start : start + length] if model.config.rope_settings.use_rope else None
         slots = [ConcatSlot(*pair, rope) for pair in zip(past[::2], past[1::2], strict=True)]
         prelude, recurrent = model.config.n_layers_in_prelude, model.config.n_layers_in_recurrent_block
         injected, values = model.prelude(input_ids, slots[:prelude])
@@ -86,8 +86,8 @@ def write_naive_onnx(model: Parcae, loops: int, context: int, folder: Path) -> N
         raise ToolMissingError("the naive export needs onnxscript: pip install 'parcae-mobile[optimum]'") from None
     step, past = UnrolledStep(model, loops).eval(), empty_past(model, loops, 5)
     sequence = torch.export.Dim("sequence", min=1, max=context)
-    held = torch.export.Dim("past", min=0, max=context)
-    shapes = {"input_ids": {1: sequence}, "past": [{2: held} for _ in past]}
+    past_length = torch.export.Dim("past", min=0, max=context)
+    shapes = {"input_ids": {1: sequence}, "past": [{2: past_length} for _ in past]}
     names = [f"{layer}.{part}" for layer in range(len(past) // 2) for part in ("key", "value")]
     with torch.no_grad():
         program = torch.onnx.export(

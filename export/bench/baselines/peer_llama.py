@@ -67,19 +67,19 @@ def write_peer_llama(config: ParcaeConfig, loops: int, context: int, folder: Pat
     values = llama_config(config, loops, context)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         scratch = Path(name)
-        source, made = scratch / "checkpoint", scratch / "made"
+        source, built = scratch / "checkpoint", scratch / "made"
         source.mkdir()
         _write_checkpoint(values, source)
-        command = [sys.executable, "-c", LAUNCH, "-i", str(source), "-o", str(made)]
+        command = [sys.executable, "-c", LAUNCH, "-i", str(source), "-o", str(built)]
         command += ["-p", "int4", "-e", "cpu", "-c", str(scratch / "cache"), "--extra_options"]
         command += [f"int4_block_size={BLOCK_SIZE}", *OPTIONS]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode or not (made / "genai_config.json").exists():
+        if done.returncode or not (built / "genai_config.json").exists():
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise ToolMissingError(
                 f"the genai baseline needs onnxruntime-genai's builder: pip install 'parcae-mobile[optimum]' ({last})"
             )
-        shutil.move(made, folder)
+        shutil.move(built, folder)
 
 
 def _write_checkpoint(values: dict[str, Any], folder: Path) -> None:

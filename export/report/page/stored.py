@@ -32,14 +32,14 @@ def read_facts(folder: Path) -> ModelFacts | None:
     if reader.content is None:
         return None
     try:
-        held = json.loads(reader.content)
-        sizes = {str(name): (int(before), int(after)) for name, (before, after) in held["bytes_by_component"].items()}
+        values = json.loads(reader.content)
+        sizes = {str(name): (int(before), int(after)) for name, (before, after) in values["bytes_by_component"].items()}
         return ModelFacts(
             bytes_by_component=sizes,
-            decays=[float(value) for value in held["decays"]],
-            state_changes=[float(value) for value in held["state_changes"]],
-            sensitivity={str(name): float(cost) for name, cost in held["sensitivity"].items()},
-            sensitivity_loops=int(held["sensitivity_loops"]),
+            decays=[float(value) for value in values["decays"]],
+            state_changes=[float(value) for value in values["state_changes"]],
+            sensitivity={str(name): float(cost) for name, cost in values["sensitivity"].items()},
+            sensitivity_loops=int(values["sensitivity_loops"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{page}: its facts cannot be read; export the artifact again") from None

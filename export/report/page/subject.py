@@ -86,8 +86,8 @@ class Subject:
 
     def cache_bytes(self) -> dict[int, int]:
         """Bytes of the artifact's cache at its whole context, by loop count."""
-        held = self.manifest.kv.bytes_per_token
-        return {int(count): held[count] * self.manifest.kv.context for count in sorted(held, key=int)}
+        per_token = self.manifest.kv.bytes_per_token
+        return {int(count): per_token[count] * self.manifest.kv.context for count in sorted(per_token, key=int)}
 
     def naive_cache_bytes(self) -> dict[int, int]:
         """The same for an export that keeps one fp32 slot for each loop, as unrolling does. Computed, not measured."""

@@ -64,11 +64,11 @@ def key_figures(subject: Subject) -> list[Figure]:
     least, most = min(cache.values()), max(cache.values())
     at_most = f"T={max(cache)}"
     size = "the same at every T" if least == most and len(cache) > 1 else f"at {at_most}"
-    held = f"of keys and values for {manifest.kv.context:,} tokens, {size}"
+    meaning = f"of keys and values for {manifest.kv.context:,} tokens, {size}"
     naive = subject.naive_cache_bytes().get(max(cache))
     if naive is not None and naive > 1.5 * most:
-        held += f"; one fp32 slot for each loop would take {megabytes(naive)} at {at_most}"
-    figures.append(Figure(megabytes(most), held))
+        meaning += f"; one fp32 slot for each loop would take {megabytes(naive)} at {at_most}"
+    figures.append(Figure(megabytes(most), meaning))
     timed = subject.decode_ms(min(subject.speeds.decode_ms)) if subject.speeds else None
     if timed is not None and subject.speeds is not None:
         context = min(subject.speeds.decode_ms)

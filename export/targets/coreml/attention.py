@@ -36,7 +36,7 @@ class Caches:
         self, writer: MilWriter, model: Parcae, context: int, states: tuple[Var, Var], start: Var, length: Var | int
     ) -> None:
         self.writer, self.context, self.states, self.start = writer, context, states, start
-        self.held: list[Var] = []  # keys and values as they are now; within a loop's body, its loop variables
+        self.current: list[Var] = []  # keys and values as they are now; within a loop's body, its loop variables
         self.parts = states[0].shape[1]
         self.static = isinstance(length, int)
         op = writer.op
@@ -85,9 +85,9 @@ class Caches:
 
     def read(self) -> list[Var]:
         """Keys and values as they are now: the one read of each state, or what the last update gave."""
-        if not self.held:
-            self.held = [self.writer.op("read_state", input=state) for state in self.states]
-        return self.held
+        if not self.current:
+            self.current = [self.writer.op("read_state", input=state) for state in self.states]
+        return self.current
 
     def _append(self, which: int, chunk: Var, slot: int | Var, heads: int, size: int) -> Var:
         """Write a chunk (1, heads, chunk, size) into a state's slot; returns (1, heads, positions, size) to read."""
@@ -100,7 +100,7 @@ class Caches:
             begin=join(writer, [slot, 0, 0, self.start, 0]),
             end=join(writer, [stop, parts, heads, self.end, size]),
         )
-        whole = self.held[which] = op("coreml_update_state", state=self.states[which], value=updated)
+        whole = self.current[which] = op("coreml_update_state", state=self.states[which], value=updated)
         of_slot = op("slice_by_size", x=whole, begin=join(writer, [slot, 0, 0, 0, 0]),
                      size=int32(1, parts, heads, self.context, size))  # fmt: skip
         if not self.static:

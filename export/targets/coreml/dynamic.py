@@ -61,16 +61,16 @@ def _stage_function(
     if stage.kv_layers:
         specs |= {"keyCache": state(*shape), "valueCache": state(*shape)}
 
-    def body(given: Mapping[str, Var]) -> Sequence[Var]:
+    def body(inputs_by_name: Mapping[str, Var]) -> Sequence[Var]:
         writer = MilWriter(quantized, compute)
         caches = None
         if stage.kv_layers:
-            states = given["keyCache"], given["valueCache"]
-            caches = Caches(writer, quantized.model, context, states, given["position"], chunk)
-        inputs: dict[str, Var | None] = {name: given[port(name)] for name in names}
-        inputs |= {name: writer.narrow(given[port(name)]) for name in names if name not in kinds}
+            states = inputs_by_name["keyCache"], inputs_by_name["valueCache"]
+            caches = Caches(writer, quantized.model, context, states, inputs_by_name["position"], chunk)
+        inputs: dict[str, Var | None] = {name: inputs_by_name[port(name)] for name in names}
+        inputs |= {name: writer.narrow(inputs_by_name[port(name)]) for name in names if name not in kinds}
         inputs |= {"total": None, "positions": None}
-        slot = given["slot"] if stage.name == "recur" else first_slots[stage.name]
+        slot = inputs_by_name["slot"] if stage.name == "recur" else first_slots[stage.name]
         results = StageLowering(stage, writer, caches, slot, inputs).run()
         return [writer.output(x, port(name), compute if name == "logits" else "fp32") for name, x in results.items()]
 
@@ -82,30 +82,30 @@ def while_functions(quantized: QuantizedModel, slots: int, context: int, compute
     stages, shape = trace_stages(quantized.model), cache_shape(quantized.model, slots, context, kv_dtype)
     before, layers = stages["prelude"].kv_layers, stages["recur"].kv_layers
 
-    def body(given: Mapping[str, Var]) -> Sequence[Var]:
-        writer, ids = MilWriter(quantized, compute), given["input_ids"]
-        states = given["keyCache"], given["valueCache"]
-        caches = Caches(writer, quantized.model, context, states, given["position"], chunk_length(writer, ids))
+    def body(inputs_by_name: Mapping[str, Var]) -> Sequence[Var]:
+        writer, ids = MilWriter(quantized, compute), inputs_by_name["input_ids"]
+        states = inputs_by_name["keyCache"], inputs_by_name["valueCache"]
+        caches = Caches(writer, quantized.model, context, states, inputs_by_name["position"], chunk_length(writer, ids))
         with writer.part("prelude"):
             hoisted = StageLowering(stages["prelude"], writer, caches, 0, {"input_ids": ids, "total": None}).run()
             zero = writer.narrow(writer.op("fill_like", ref_tensor=hoisted["injected"], value=np.float32(0)))
 
         def goes_on(loop: Var, current: Var, keys: Var, values: Var) -> Var:
             with writer.block(), writer.part("recur"):
-                return writer.op("squeeze", x=writer.op("less", x=loop, y=given["loops"]), axes=int32(0))
+                return writer.op("squeeze", x=writer.op("less", x=loop, y=inputs_by_name["loops"]), axes=int32(0))
 
         def once(loop: Var, current: Var, keys: Var, values: Var) -> tuple[Var, ...]:
             with writer.block(), writer.part("recur"):
-                caches.held = [keys, values]
+                caches.current = [keys, values]
                 own = writer.op("minimum", x=loop, y=int32(slots - 1))
                 slot = writer.op("add", x=writer.op("mul", x=own, y=int32(layers)), y=int32(before))
                 inputs = {**hoisted, "state": current, "total": None}
                 following = StageLowering(stages["recur"], writer, caches, slot, inputs).run()["next_state"]
-                return writer.op("add", x=loop, y=int32(1)), following, *caches.held
+                return writer.op("add", x=loop, y=int32(1)), following, *caches.current
 
-        start = writer.op("mul", x=given["loops"], y=int32(0))
+        start = writer.op("mul", x=inputs_by_name["loops"], y=int32(0))
         carried = (start, zero, *caches.read())
-        _, final, *caches.held = writer.op("while_loop", _cond=goes_on, _body=once, loop_vars=carried)
+        _, final, *caches.current = writer.op("while_loop", _cond=goes_on, _body=once, loop_vars=carried)
         with writer.part("coda"):
             inputs = {"state": final, "input_ids": ids, "positions": None, "total": None}
             logits = StageLowering(stages["coda"], writer, caches, before + slots * layers, inputs).run()["logits"]

@@ -82,10 +82,10 @@ class _NormaliseFirst:
 
 
 class Unrounded(Interpreter):
-    """The interpreter on fp32 arithmetic; `given` stands for results of operations, `watch` sees all others."""
+    """The interpreter on fp32 arithmetic; `substitutes` stand for results of operations, `watch` sees all others."""
 
     def __init__(self, package: Path) -> None:
-        self.given: Mapping[str, Tensor] = {}
+        self.substitutes: Mapping[str, Tensor] = {}
         self.watch: Callable[[Operation, tuple[Tensor, ...]], None] | None = None
         super().__init__(package)
 
@@ -94,7 +94,7 @@ class Unrounded(Interpreter):
 
     def predict(self, function: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         outputs = self.program.predict(
-            inputs, self.state, function, observer=self.watch, rounds=False, given=self.given
+            inputs, self.state, function, observer=self.watch, rounds=False, substitutes=self.substitutes
         )
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
@@ -116,7 +116,7 @@ class ExactHost(CoreMLHost):
         if chunk.state is not None:
             operations = engine.program.functions["main"].block.walk()
             zeros = next(operation.name for operation in operations if operation.type == "fill_like")
-            engine.given = {zeros: torch.from_numpy(chunk.state)}
+            engine.substitutes = {zeros: torch.from_numpy(chunk.state)}
         seen: list[np.ndarray] = []
         part = ""
 
@@ -136,7 +136,7 @@ class ExactHost(CoreMLHost):
         try:
             logits = super()._run_whole(replace(chunk, on_state=None))
         finally:
-            engine.given, engine.watch = {}, None
+            engine.substitutes, engine.watch = {}, None
         if chunk.on_state is not None:
             for loop, state in enumerate(state for state in seen if state.size):
                 chunk.on_state(loop, state)

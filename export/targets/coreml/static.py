@@ -25,12 +25,12 @@ def static_functions(
     """The one MIL function of an unrolled model; `slots` is how many loops have cache slots of their own."""
     stages, shape = trace_stages(quantized.model), cache_shape(quantized.model, slots, context, kv_dtype)
 
-    def body(given: Mapping[str, Var]) -> list[Var]:
-        writer, ids = MilWriter(quantized, compute), given["inputIds"]
-        start = writer.cast(writer.op("read_state", input=given["position"]), "int32")
-        states = given["keyCache"], given["valueCache"]
+    def body(inputs: Mapping[str, Var]) -> list[Var]:
+        writer, ids = MilWriter(quantized, compute), inputs["inputIds"]
+        start = writer.cast(writer.op("read_state", input=inputs["position"]), "int32")
+        states = inputs["keyCache"], inputs["valueCache"]
         caches = Caches(writer, quantized.model, context, states, start, chunk_length(writer, ids))
-        writer.op("coreml_update_state", state=given["position"], value=writer.cast(caches.end, "fp16"))
+        writer.op("coreml_update_state", state=inputs["position"], value=writer.cast(caches.end, "fp16"))
         return [writer.output(run_stages(stages, writer, caches, ids, loops, slots), "logits", compute)]
 
     specs = {"inputIds": integers(1, None), "keyCache": state(*shape), "valueCache": state(*shape)}
@@ -43,12 +43,12 @@ def run_stages(stages: dict[str, Stage], writer: MilWriter, caches: Caches, ids:
     Loops beyond `slots` share the last one: within the chunk each overwrites it before it reads.
     """
     with writer.part("prelude"):
-        given = StageLowering(stages["prelude"], writer, caches, 0, {"input_ids": ids, "total": None}).run()
-        current = writer.op("fill_like", ref_tensor=given["injected"], value=np.float32(0))
+        values = StageLowering(stages["prelude"], writer, caches, 0, {"input_ids": ids, "total": None}).run()
+        current = writer.op("fill_like", ref_tensor=values["injected"], value=np.float32(0))
     before, layers = stages["prelude"].kv_layers, stages["recur"].kv_layers
     for loop in range(loops):
         with writer.part(f"recur_{loop}"):
-            inputs, slot = {**given, "state": current, "total": None}, before + layers * min(loop, slots - 1)
+            inputs, slot = {**values, "state": current, "total": None}, before + layers * min(loop, slots - 1)
             current = StageLowering(stages["recur"], writer, caches, slot, inputs).run()["next_state"]
     with writer.part("coda"):
         inputs = {"state": current, "input_ids": ids, "positions": None, "total": None}

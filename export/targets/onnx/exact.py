@@ -35,10 +35,10 @@ def open_exact(folder: Path, manifest: Manifest, threads: int = 0) -> Host:
     graphs = {int(loops): name for loops, name in manifest.graphs.items()}
     if not graphs and manifest.loops != "dynamic":
         graphs = {int(manifest.loops): "model.onnx"}
-    given = (folder, manifest.loop_form, CacheGeometry.from_manifest(manifest), threads)
+    arguments = (folder, manifest.loop_form, CacheGeometry.from_manifest(manifest), threads)
     if manifest.portable:
-        return ExactPortableHost(*given, graphs=graphs)
-    return ExactHost(*given, manifest.kv.dtype, graphs, halves=bool(manifest.quantization.halves))
+        return ExactPortableHost(*arguments, graphs=graphs)
+    return ExactHost(*arguments, manifest.kv.dtype, graphs, halves=bool(manifest.quantization.halves))
 
 
 def reference(quantized: QuantizedModel, compute: str) -> Parcae:
@@ -74,21 +74,21 @@ def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
 
 def _open_up(graph: GraphProto) -> None:
     """`state.0` and `positions` as inputs instead of computed, the states after each loop as outputs."""
-    made = {name for node in graph.node for name in node.output}
+    outputs = {name for node in graph.node for name in node.output}
     shape = next(node for node in graph.node if f"{STATE}0" in node.output).input[0]
     width = next(node for node in graph.node if shape in node.output).input[1]
     size = next(tensor for tensor in graph.initializer if tensor.name == width)
     columns = int(onnx.numpy_helper.to_array(size)[0])
     state: list[str | int | None] = [1, "sequence", columns]
     opened = {f"{STATE}0": helper.make_tensor_value_info(f"{STATE}0", TensorProto.FLOAT, state)}
-    if "positions" in made:
+    if "positions" in outputs:
         opened["positions"] = helper.make_tensor_value_info("positions", TensorProto.INT64, ["positions"])
         next(o for o in graph.output if o.name == "logits").type.tensor_type.shape.dim[1].dim_param = "positions"
-    kept = [node for node in graph.node if not set(node.output) & set(opened)]
+    others = [node for node in graph.node if not set(node.output) & set(opened)]
     del graph.node[:]
-    graph.node.extend(kept)
+    graph.node.extend(others)
     graph.input.extend(opened.values())
-    after = sorted(name for name in made if name.startswith(STATE) and name.removeprefix(STATE).isdigit())
+    after = sorted(name for name in outputs if name.startswith(STATE) and name.removeprefix(STATE).isdigit())
     graph.output.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, state) for n in after if n != f"{STATE}0")
 
 
@@ -97,8 +97,8 @@ class ExactHost(OnnxHost):
 
     _watched: Workspace
 
-    def __init__(self, *given: Any, **more: Any) -> None:
-        super().__init__(*given, **more)
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
         self.takes_state = True
 
     def _session(self, file: str) -> ort.InferenceSession:
@@ -130,8 +130,8 @@ class ExactPortableHost(PortableHost):
 
     _chunk: Chunk
 
-    def __init__(self, *given: Any, **more: Any) -> None:
-        super().__init__(*given, **more)
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
         self.takes_state = True
 
     def _session(self, file: str) -> Any:
@@ -161,12 +161,12 @@ class _Watched:
     def get_inputs(self) -> list[Any]:
         return list(self._session.get_inputs())
 
-    def run(self, outputs: list[str], given: dict[str, np.ndarray]) -> list[np.ndarray]:
+    def run(self, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         chunk, width = self._host._chunk, self._host.geometry.state_width
         state = np.zeros((1, chunk.length, width), np.float32) if chunk.state is None else chunk.state
         extra = {f"{STATE}0": np.ascontiguousarray(state, np.float32)}
         extra |= dict.fromkeys(self._opened, chunk.positions)
-        *results, last = self._session.run([*outputs, self._last], given | extra)
+        *results, last = self._session.run([*outputs, self._last], inputs | extra)
         if chunk.on_state is not None:
             chunk.on_state(chunk.loops - 1, last)
         return results

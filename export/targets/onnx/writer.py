@@ -131,9 +131,9 @@ def check_external(path: Path, graph: onnx.GraphProto) -> None:
             offset, length = (entries.get(key, "0") for key in ("offset", "length"))
             if not (offset.isascii() and offset.isdigit() and length.isascii() and length.isdigit()):
                 raise InputError(f"{path}: {tensor.name} has no usable place in {name}; export the artifact again")
-            held = check_regular(path.parent / name, InputError)
-            if len(offset + length) > 40 or int(offset) + int(length) > held:
-                raise InputError(f"{path}: {tensor.name} ends beyond {name}'s {held} bytes; export the artifact again")
+            size = check_regular(path.parent / name, InputError)
+            if len(offset + length) > 40 or int(offset) + int(length) > size:
+                raise InputError(f"{path}: {tensor.name} ends beyond {name}'s {size} bytes; export the artifact again")
 
 
 def _values(path: Path, stored: dict[str, TensorProto], name: str) -> np.ndarray:

@@ -73,11 +73,11 @@ class Executor:
         loop_limit: int,
         observer: Observer | None,
         rounds: bool = True,
-        given: Mapping[str, Tensor] | None = None,
+        substitutes: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.function, self.constants, self.states = function, constants, states
         self.compute, self.loop_limit, self.observer = compute, loop_limit, observer
-        self.rounds, self.given = rounds, given or {}
+        self.rounds, self.substitutes = rounds, substitutes or {}
         self.iterations = 0
         self.state_types = {item.name: item.type for item in function.states}
         self.title = f"{constants.package.name}, function '{function.name}'"
@@ -99,8 +99,8 @@ class Executor:
                 raise LimitError(f"{where()}: {error}") from None
             known = self.constants.checked.get(id(operation))  # half of a program's operations are constants
             results = self.operation(operation, scope, where) if known is None else known
-            if operation.name in self.given:
-                results = self.check(operation, (self.given[operation.name],), where)
+            if operation.name in self.substitutes:
+                results = self.check(operation, (self.substitutes[operation.name],), where)
             for named, result in zip(operation.outputs, results, strict=True):
                 scope.values[named.name] = result
             if self.observer is not None:

@@ -124,7 +124,7 @@ class MilProgram:
         loop_limit: int = LOOP_LIMIT,
         observer: Observer | None = None,
         rounds: bool = True,
-        given: Mapping[str, Tensor] | None = None,
+        substitutes: Mapping[str, Tensor] | None = None,
         bounded: bool = False,
     ) -> dict[str, Tensor]:
         """Runs one function.
@@ -135,7 +135,7 @@ class MilProgram:
         loop_limit: iterations of all `while_loop`s together after which they count as endless.
         observer: called with every operation and its results, in order of execution (range probes, tracing).
         rounds: without it fp16 results stay in `compute`, states and outputs too: the program without its rounding.
-        given: results by operation name, in place of what those operations compute.
+        substitutes: results by operation name, in place of what those operations compute.
         bounded: raise `LimitError` once it has taken longer than a package of its size needs (limits.py).
 
         Returns the outputs by name, in their declared dtypes. Raises subclasses of MilError.
@@ -151,7 +151,7 @@ class MilProgram:
             interface.check_states(working)
         self._constants.limits.begin(bounded)
         with torch.no_grad():
-            executor = Executor(target, self._constants, working, compute, loop_limit, observer, rounds, given)
+            executor = Executor(target, self._constants, working, compute, loop_limit, observer, rounds, substitutes)
             outputs = executor.run(checked)
         if rounds:
             interface.check_outputs(outputs)

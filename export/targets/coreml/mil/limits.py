@@ -36,11 +36,11 @@ class Limits:
     def of(cls, folder: Path) -> Limits:
         """The limits of a package."""
         stats = [path.stat() for path in folder.rglob("*") if path.is_file()]
-        held = sum(min(stat.st_size, stat.st_blocks * BLOCK) for stat in stats)
+        stored = sum(min(stat.st_size, stat.st_blocks * BLOCK) for stat in stats)
         return cls(
-            max(LEAST_ELEMENTS, ELEMENTS_PER_BYTE * held),
-            max(LEAST_WORK, WORK_PER_BYTE * held),
-            LEAST_SECONDS + SECONDS_PER_MEGABYTE * held / 1e6,
+            max(LEAST_ELEMENTS, ELEMENTS_PER_BYTE * stored),
+            max(LEAST_WORK, WORK_PER_BYTE * stored),
+            LEAST_SECONDS + SECONDS_PER_MEGABYTE * stored / 1e6,
         )
 
     def begin(self, bounded: bool) -> None:

@@ -41,12 +41,12 @@ class Package:
             folder = self.model_path.parent.resolve()
             try:
                 path = (folder / name.removeprefix(MODEL_PATH)).resolve()
-                found = path.is_file()
+                exists = path.is_file()
             except (OSError, ValueError, RuntimeError):
                 raise BlobError(f"{self.name}: weight file '{name[:200]}' is no name of a file") from None
             if not path.is_relative_to(folder):
                 raise BlobError(f"{self.name}: weight file '{name}' lies outside of the package")
-            if not found:
+            if not exists:
                 raise BlobError(f"{self.name}: weight file {name.removeprefix(MODEL_PATH)} is missing")
             self._blob_files[name] = BlobFile(path)
         return self._blob_files[name]
@@ -68,12 +68,12 @@ class Package:
             raise PackageError(f"{self.name}: its folder Data lies outside of the package")
         try:
             model = (data / str(relative)).resolve()
-            found = model.is_file()
+            exists = model.is_file()
         except (OSError, ValueError, RuntimeError):  # a zero byte, a name that is too long, links in a circle
             raise PackageError(f"{self.name}: Manifest.json names no file as its model") from None
         if not model.is_relative_to(data):
             raise PackageError(f"{self.name}: Manifest.json names a model outside of the package: {relative}")
-        if not found:
+        if not exists:
             raise PackageError(f"{self.name}: the model {relative} that Manifest.json names is missing")
         return model
 

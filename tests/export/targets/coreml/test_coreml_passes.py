@@ -81,8 +81,8 @@ def test_a_merged_state_read_is_found_after_the_passes_and_only_there(
     """Layers that each read a cache anew are right as saved; the passes merge their reads."""
 
     def anew(caches: Caches) -> list[Any]:
-        caches.held = [caches.writer.op("read_state", input=state) for state in caches.states]
-        return caches.held
+        caches.current = [caches.writer.op("read_state", input=state) for state in caches.states]
+        return caches.current
 
     monkeypatch.setattr(Caches, "read", anew)
     model = quantized(mini_model)
