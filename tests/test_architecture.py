@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = ("parcae_mobile", "quantize", "export")
+PACKAGES = (*LAYERS, "training", "app_kit")
 # The rooms of export/, lowest first: a file imports from its own room and from those below.
 ROOMS = (
     *("stages", "source", "texts", "targets", "kv", "request", "resources", "job", "artifact", "gates", "run"),
@@ -30,19 +33,28 @@ HEAVY = {
 }
 
 
+@functools.cache
 def modules(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
-def imported(path: Path) -> Iterator[str]:
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def imported(path: Path) -> tuple[str, ...]:
     """Every absolute module name that a file imports, wherever in the file, relative imports resolved."""
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    names: list[str] = []
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package[: len(package) - node.level + 1]) + "." if node.level else ""
-            yield base + (node.module or "")
+            names.append(base + (node.module or ""))
+    return tuple(names)
 
 
 @pytest.mark.parametrize("package", LAYERS)
@@ -57,15 +69,15 @@ def test_imports_flow_one_way(package: str) -> None:
     assert modules(package) and not upward
 
 
+@functools.cache
 def needed(path: Path) -> set[str]:
     """The project's own modules that a file imports when it runs: what only types need is left out."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []
+    nodes = list(ast.walk(parsed(path)))
+    blocks = [node.body for node in nodes if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    of_types = {inner for block in blocks for statement in block for inner in ast.walk(statement)}
     package = path.relative_to(ROOT).parts[:-1]
     names = set()
-    for node in ast.walk(tree):
+    for node in (node for node in nodes if node not in of_types):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -107,12 +119,56 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 def test_no_room_of_export_is_crowded() -> None:
-    crowded = {
-        str(folder.relative_to(ROOT)): count
-        for folder in sorted({path.parent for path in modules("export")})
-        if (count := sum(path.stem != "__init__" for path in folder.glob("*.py"))) > 12
-    }
-    assert not crowded
+    counts = Counter(path.parent.relative_to(ROOT).as_posix() for path in modules("export") if path.stem != "__init__")
+    assert not {folder: count for folder, count in counts.items() if count > 12}
+
+
+def test_every_room_of_export_is_on_the_list_and_opens_without_imports() -> None:
+    rooms = {path.relative_to(ROOT / "export").with_suffix("").parts[0] for path in modules("export")}
+    assert rooms - {"__init__"} == set(ROOMS)
+    openings = [path for path in modules("export") if path.stem == "__init__"]
+    assert openings and not [str(path.relative_to(ROOT)) for path in openings if imported(path)]
+
+
+def test_nothing_but_a_row_of_the_registry_knows_a_target_by_its_name() -> None:
+    """What differs between targets is asked of the row. An app's platform and a table of bench name formats."""
+    names = ("onnx", "executorch", "coreml")
+    elsewhere = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in modules("export")
+        if not path.is_relative_to(ROOT / "export" / "bundle") and not path.is_relative_to(ROOT / "export" / "bench")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Compare)
+        and any(isinstance(side, ast.Constant) and side.value in names for side in (node.left, *node.comparators))
+    ]
+    assert not elsewhere
+
+
+def functions(package: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Each function with the place where it is."""
+    for path in modules(package):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.FunctionDef):
+                yield f"{path.relative_to(ROOT).as_posix()}:{node.lineno} {node.name}", node
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_function_is_longer_than_sixty_lines(package: str) -> None:
+    long = [place for place, node in functions(package) if (node.end_lineno or 0) - node.lineno >= 60]
+    assert not long
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_variables_are_nouns(package: str) -> None:
+    participles = {"given", "held", "kept", "made", "found"}
+    verbal = [
+        f"{place}: {name}"
+        for place, function in functions(package)
+        for node in ast.walk(function)
+        for name in [node.arg if isinstance(node, ast.arg) else node.id if isinstance(node, ast.Name) else ""]
+        if name in participles
+    ]
+    assert not verbal
 
 
 def test_help_is_shown_without_loading_torch() -> None:
@@ -158,7 +214,7 @@ def test_every_module_says_what_it_is() -> None:
         str(path.relative_to(ROOT))
         for package in LAYERS
         for path in modules(package)
-        if ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) is None
+        if ast.get_docstring(parsed(path)) is None
     ]
     assert not silent
 

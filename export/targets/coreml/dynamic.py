@@ -61,16 +61,16 @@ def _stage_function(
     if stage.kv_layers:
         specs |= {"keyCache": state(*shape), "valueCache": state(*shape)}
 
-    def body(inputs_by_name: Mapping[str, Var]) -> Sequence[Var]:
+    def body(ports: Mapping[str, Var]) -> Sequence[Var]:
         writer = MilWriter(quantized, compute)
         caches = None
         if stage.kv_layers:
-            states = inputs_by_name["keyCache"], inputs_by_name["valueCache"]
-            caches = Caches(writer, quantized.model, context, states, inputs_by_name["position"], chunk)
-        inputs: dict[str, Var | None] = {name: inputs_by_name[port(name)] for name in names}
-        inputs |= {name: writer.narrow(inputs_by_name[port(name)]) for name in names if name not in kinds}
+            states = ports["keyCache"], ports["valueCache"]
+            caches = Caches(writer, quantized.model, context, states, ports["position"], chunk)
+        inputs: dict[str, Var | None] = {name: ports[port(name)] for name in names}
+        inputs |= {name: writer.narrow(ports[port(name)]) for name in names if name not in kinds}
         inputs |= {"total": None, "positions": None}
-        slot = inputs_by_name["slot"] if stage.name == "recur" else first_slots[stage.name]
+        slot = ports["slot"] if stage.name == "recur" else first_slots[stage.name]
         results = StageLowering(stage, writer, caches, slot, inputs).run()
         return [writer.output(x, port(name), compute if name == "logits" else "fp32") for name, x in results.items()]
 
@@ -82,17 +82,17 @@ def while_functions(quantized: QuantizedModel, slots: int, context: int, compute
     stages, shape = trace_stages(quantized.model), cache_shape(quantized.model, slots, context, kv_dtype)
     before, layers = stages["prelude"].kv_layers, stages["recur"].kv_layers
 
-    def body(inputs_by_name: Mapping[str, Var]) -> Sequence[Var]:
-        writer, ids = MilWriter(quantized, compute), inputs_by_name["input_ids"]
-        states = inputs_by_name["keyCache"], inputs_by_name["valueCache"]
-        caches = Caches(writer, quantized.model, context, states, inputs_by_name["position"], chunk_length(writer, ids))
+    def body(ports: Mapping[str, Var]) -> Sequence[Var]:
+        writer, ids = MilWriter(quantized, compute), ports["input_ids"]
+        states = ports["keyCache"], ports["valueCache"]
+        caches = Caches(writer, quantized.model, context, states, ports["position"], chunk_length(writer, ids))
         with writer.part("prelude"):
             hoisted = StageLowering(stages["prelude"], writer, caches, 0, {"input_ids": ids, "total": None}).run()
             zero = writer.narrow(writer.op("fill_like", ref_tensor=hoisted["injected"], value=np.float32(0)))
 
         def goes_on(loop: Var, current: Var, keys: Var, values: Var) -> Var:
             with writer.block(), writer.part("recur"):
-                return writer.op("squeeze", x=writer.op("less", x=loop, y=inputs_by_name["loops"]), axes=int32(0))
+                return writer.op("squeeze", x=writer.op("less", x=loop, y=ports["loops"]), axes=int32(0))
 
         def once(loop: Var, current: Var, keys: Var, values: Var) -> tuple[Var, ...]:
             with writer.block(), writer.part("recur"):
@@ -103,7 +103,7 @@ def while_functions(quantized: QuantizedModel, slots: int, context: int, compute
                 following = StageLowering(stages["recur"], writer, caches, slot, inputs).run()["next_state"]
                 return writer.op("add", x=loop, y=int32(1)), following, *caches.current
 
-        start = writer.op("mul", x=inputs_by_name["loops"], y=int32(0))
+        start = writer.op("mul", x=ports["loops"], y=int32(0))
         carried = (start, zero, *caches.read())
         _, final, *caches.current = writer.op("while_loop", _cond=goes_on, _body=once, loop_vars=carried)
         with writer.part("coda"):

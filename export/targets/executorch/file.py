@@ -99,12 +99,6 @@ class PteFile:
         raw = self.segment(self.home)[self.constants[tensor.data_buffer_idx] :]
         return np.frombuffer(raw, _TYPES[tensor.scalar_type], math.prod(tensor.sizes)).reshape(tensor.sizes)
 
-    def constant_tensors(self, method: str) -> Iterator[np.ndarray]:
-        """All constants of a method's own operators: embedding tables and their scales, RoPE."""
-        for value in (item.val for item in self.methods[method].values):
-            if isinstance(value, Tensor) and value.allocation_info is None and value.data_buffer_idx > 0:
-                yield self.constant(value)
-
     def graphs(self, method: str) -> Iterator[dict[str, Any]]:
         """The XNNPACK graphs of a method, decoded."""
         for delegate in self.methods[method].delegates:

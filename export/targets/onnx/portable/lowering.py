@@ -180,13 +180,6 @@ def pack_nibbles(integers: torch.Tensor) -> np.ndarray:
     return nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)
 
 
-def unpack_nibbles(packed: np.ndarray, columns: int) -> np.ndarray:
-    """The inverse of `pack_nibbles`: bytes of any shape -> (rows, columns) int8."""
-    flat = packed.reshape(-1)
-    nibbles = np.stack([flat & 15, flat >> 4], axis=-1).reshape(-1, columns)
-    return ((nibbles ^ 8).astype(np.int16) - 8).astype(np.int8)
-
-
 def _whole_row(tensor: QuantizedTensor) -> bool:
     return tensor.group_size == tensor.shape[1]
 

@@ -13,7 +13,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from export.targets.host import CacheGeometry
-from export.targets.onnx.portable.lowering import PortableLowering, unpack_nibbles
+from export.targets.onnx.portable.lowering import PortableLowering
 from export.targets.onnx.runtime.portable import PortableHost
 from export.targets.onnx.static import write_static
 from export.targets.onnx.writer import read_injection, write_stages
@@ -25,6 +25,12 @@ from quantize.recipe import parse_recipe
 Quantize = Callable[..., QuantizedModel]
 PRESETS = ("fp32", "fp16", "int8", "int4", "int4-small")
 GRAPHS = {2: "model_T2.onnx", 3: "model.onnx"}
+
+
+def unpacked(nibbles: np.ndarray, columns: int) -> np.ndarray:
+    """Bytes in two's complement, the low nibble first -> (rows, columns) int8."""
+    values = np.stack([nibbles & 15, nibbles >> 4], axis=-1).reshape(-1, columns)
+    return ((values ^ 8).astype(np.int16) - 8).astype(np.int8)
 
 
 def write(model: QuantizedModel, folder: Path, form: str) -> None:
@@ -115,7 +121,7 @@ def test_integers_and_scales_are_the_quantized_tensors_transposed(artifacts: Any
                     raw = np.frombuffer(file.read(place["length"]), np.uint8)
             else:
                 raw = np.frombuffer(tensor.raw_data, np.uint8)
-            array = unpack_nibbles(raw, transposed.shape[1])
+            array = unpacked(raw, transposed.shape[1])
         assert np.array_equal(array.astype(np.int8), transposed.numpy()), label
         checked.add(name)
     unused = "value_embeds.0.weight"  # the mini model's prelude layer owns no gate for its table
