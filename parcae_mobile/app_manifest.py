@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from .errors import UsageError
 from .manifest import FileEntry, LoopForm, relative_path
+from .stage_names import STAGES
 
 APP_MANIFEST, APP_SIGNATURE = "app.json", "app.sig"
 MODELS = "models.json"
@@ -221,7 +222,7 @@ class AppManifest(_Part):
         for name in named:
             if not any(file == name or file.startswith(f"{name}/") for file in self.files):
                 raise ValueError(f"{name} is not among the files")
-        wanted = {"prelude", "recur", "coda"} if self.loops.form == "stages" else {str(n) for n in self.loops.built}
+        wanted = set(STAGES) if self.loops.form == "stages" else {str(n) for n in self.loops.built}
         wanted = wanted or {"model"}
         if set(self.graphs) != wanted:
             raise ValueError(f"graphs: {self.loops.form} needs {', '.join(sorted(wanted))}")

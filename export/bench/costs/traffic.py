@@ -20,6 +20,7 @@ import numpy as np
 from export.bench.runners import BASELINES, GGUF, LLAMA_CPP, plain_manifest
 from export.targets.host import CacheGeometry
 from parcae_mobile.loops import KV_BYTES
+from parcae_mobile.stage_names import STAGES
 
 if TYPE_CHECKING:
     from onnx import GraphProto
@@ -70,11 +71,8 @@ def touched_weights(kind: str, folder: Path, loops: int) -> int | None:
     if manifest.target != "onnx":
         return _touched_table(manifest.quantization.tensors, loops)
     if manifest.loop_form == "stages":
-        return touched_onnx([(folder / f"model_{name}.onnx", loops if name == "recur" else 1) for name in STAGE_FILES])
+        return touched_onnx([(folder / f"model_{name}.onnx", loops if name == "recur" else 1) for name in STAGES])
     return touched_onnx([(folder / manifest.graphs.get(str(loops), "model.onnx"), 1)], loops)
-
-
-STAGE_FILES = ("prelude", "recur", "coda")
 
 
 def touched_onnx(graphs: Iterable[tuple[Path, int]], loops: int = 1) -> int:

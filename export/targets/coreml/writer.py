@@ -13,6 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from export.targets.coreml.dynamic import stage_functions, while_functions
+from export.targets.coreml.host import PACKAGE
 from export.targets.coreml.mil.interpreter import MilProgram
 from export.targets.coreml.mil.program import Named, Operation, Reference
 from export.targets.coreml.package import save_package
@@ -24,7 +25,6 @@ from parcae_mobile.loops import policy_slots
 from parcae_mobile.manifest import Port, Signature
 from quantize.apply import QuantizedModel
 
-PACKAGE = "model.mlpackage"
 HUB_NAME = "co.huggingface.exporters.name"  # where swift-transformers looks for the tokenizer
 
 

@@ -27,6 +27,7 @@ from parcae_mobile.errors import InputError, ToolMissingError, UsageError
 from parcae_mobile.given_file import check_regular
 from parcae_mobile.loops import KV_BYTES
 from parcae_mobile.manifest import Manifest
+from parcae_mobile.stage_names import STAGES
 
 try:
     from executorch.extension.pybindings import _portable_lib
@@ -112,7 +113,7 @@ class ExecutorchHost(Host):
         self._written_loops = geometry.max_loops  # the fewest that a token in the caches was computed with
         self._module = load_module(path, threads)
         methods = set(self._module.method_names())
-        self.dynamic = self.takes_state = {"prelude", "recur", "coda"} <= methods
+        self.dynamic = self.takes_state = set(STAGES) <= methods
         if not self.dynamic and "forward" not in methods:
             raise InputError(f"{path}: neither forward nor prelude, recur and coda; export it again")
         self._at_once = self._constant("get_positions_at_once") if self.dynamic else 1

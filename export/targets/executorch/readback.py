@@ -21,7 +21,6 @@ from export.targets.registry import StoredInjection
 from parcae_mobile.manifest import Port, Signature
 from quantize.apply import QuantizedModel
 
-DYNAMIC = ("prelude", "recur", "coda")
 _NAMES = {
     "forward": (("tokens", "input_pos"), ("logits",)),
     "prelude": (("input_ids", "input_pos"), ("injected",)),
