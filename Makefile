@@ -56,6 +56,7 @@ lint: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Files in their order, so that short ones come last and no worker waits for the other's long one.
 suite: $(SETUP)
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
