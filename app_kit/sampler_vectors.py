@@ -87,7 +87,7 @@ def sampler_vectors() -> tuple[Cases, dict[str, Any]]:
     chosen = [choose_case(f"{row}: {name}", values, settings) for row, values in ROWS for name, settings in SETTINGS]
     chosen += penalty_cases()
     chosen += [choose_case(f"4096 tokens: {name}", many, settings, draws=12) for name, settings in SETTINGS_OF_MANY]
-    cases = {
+    cases: Cases = {
         "random": [random_case(seed) for seed in SEEDS],
         "choose": chosen,
         "bad_settings": [{"case": f"{name} {value}", "settings": {name: value}} for name, value in BAD_SETTINGS],

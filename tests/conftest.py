@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import logging
 import os
@@ -34,6 +35,13 @@ settings.load_profile("suite")
 # No test reads or writes the user's cache of quantized tensors.
 os.environ["PARCAE_CACHE"] = tempfile.mkdtemp(prefix="parcae-cache-")
 atexit.register(shutil.rmtree, os.environ["PARCAE_CACHE"], ignore_errors=True)
+
+
+def pytest_collection_finish() -> None:
+    """What imports made lives as long as the tests: the garbage collector need not walk through it again and again."""
+    gc.collect()
+    gc.freeze()
+
 
 DATA = Path(__file__).parent / "data"
 GOLDEN = (  # by name: a folder that is gone is a test that fails, not one fewer

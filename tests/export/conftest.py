@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from export.gates import reference
 from export.targets.host import CacheGeometry
 from export.targets.onnx.runtime.host import OnnxHost
 from export.targets.onnx.writer import write_scan, write_stages
-from parcae_mobile import Parcae, load_model
+from parcae_mobile import Parcae, golden, load_model
+from parcae_mobile.golden import Reference, make_reference, weights_sha256
+from parcae_mobile.text import TokenText
 from quantize import QuantizedModel, load_recipe, quantize_with
 
 MINI = {"n_embd": 64, "intermediate_size": 64, "recurrent_embedding_dimension": 64, "vocab_size": 300}
@@ -44,6 +49,22 @@ class Ran:
         lines = self.err.splitlines()
         assert len(lines) == 1 and lines[0].startswith("error: ") and "Traceback" not in self.err, self.err
         return lines[0]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_reference_for_each_model() -> Iterator[None]:
+    """Greedy tokens at five loop counts of the same model on the same text are made once, not for each export."""
+    references: dict[tuple[object, ...], Reference] = {}
+
+    def once(model: Parcae, text: TokenText, device: str = "cpu", **more: Any) -> Reference:
+        ids = hashlib.sha256(text.ids.numpy().tobytes()).hexdigest()
+        key = (repr(model.config), weights_sha256(model), text.source, ids, device, repr(more))
+        if key not in references:
+            references[key] = make_reference(model, text, device, **more)
+        return references[key]
+
+    with mock.patch.object(reference, "make_reference", once), mock.patch.object(golden, "make_reference", once):
+        yield
 
 
 @pytest.fixture(scope="module")

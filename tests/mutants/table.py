@@ -30,8 +30,9 @@ written by
 
 with the embedded model, a context of {context} tokens, its weights rounded to the nearest values of each preset,
 activations in what each target computes in by default (Core ML's fp32 column: in fp32). Core ML is judged on 2
-texts of 64 tokens instead of 8, because an interpreter executes it. One mutant of each kind runs in `make test` on
-the default preset (`tests/export/gates/test_mutants.py`, `tests/export/targets/executorch/test_executorch.py`).
+texts of 64 tokens instead of 8, because an interpreter executes it. On the default preset `make test` runs every mutant
+on ONNX and one of each kind on Core ML and ExecuTorch, `make acceptance` all of them
+(`tests/export/gates/test_mutants.py`, `tests/export/targets/executorch/test_executorch.py`).
 
 "T=8" is a gate that judges T=8 alone, which is all that `--loops 8` gets; "all" judges each loop count that an
 export of that form is judged at. The words in a cell are the check that failed first and what it failed on; a
@@ -44,7 +45,7 @@ wrong. For the same reason faults of the loop, the cache and the position are th
 no mutant of this page covers: a row of a table that none of the gate's texts reads is seen by no gate of outputs;
 the tests read every integer back.
 
-On ExecuTorch with int8 activations two faults pass at their smallest size in `make test` (4 texts, T=2, preset int4,
+On ExecuTorch with int8 activations two faults pass at their smallest size in these tests (4 texts, T=2, preset int4,
 form stages): a matrix of the prelude 1 % larger, and the sign of one scale of 32 weights. The other fifteen of that
 column are caught there, but for the merged state read, which is Core ML's alone.
 

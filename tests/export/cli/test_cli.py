@@ -340,7 +340,7 @@ def test_doctor_tries_the_runtime_that_it_names(cli: Cli, monkeypatch: pytest.Mo
 def test_an_artifact_of_a_short_context_passes_its_own_self_test(
     cli: Cli, mini: Path, text: Path, context: int, tmp_path: Path
 ) -> None:
-    files = ("--model", mini, "--text", text, "--calibration", text, "--quant", "fp32")
+    files = ("--model", mini, "--text", text, "--calibration", text, "--quant", "fp32", "--kv", "full")
     ran = cli(*files, "--context", context, "--max-loops", 2, "--out", tmp_path, "--json")
     assert ran.code == 0, ran.err
     (artifact,) = ran.json["artifacts"]
@@ -351,7 +351,8 @@ def test_an_artifact_of_a_short_context_passes_its_own_self_test(
 def test_weights_rounded_to_fp16_leave_activations_as_they_are(
     cli: Cli, mini: Path, text: Path, tmp_path: Path
 ) -> None:
-    ran = cli("--model", mini, "--quant", "fp16", "--max-loops", 2, "--no-verify", "--out", tmp_path, "--json")
+    given = ("--model", mini, "--calibration", text, "--quant", "fp16", "--kv", "full")
+    ran = cli(*given, "--max-loops", 2, "--no-verify", "--out", tmp_path, "--json")
     assert ran.code == 0, ran.err
     (artifact,) = ran.json["artifacts"]
     assert (artifact["compute"], artifact["kv"]["dtype"]) == ("fp32", "fp32")

@@ -42,7 +42,7 @@ def test_a_new_target_is_one_folder_and_one_row(
     ran = cli(
         *("--target", "toy", "--model", mini, "--text", text, "--calibration", text),
         *("--quant", loose, "--accept-budget"),
-        *("--context", 64, "--max-loops", 4, "--out", tmp_path, "--json"),
+        *("--kv", "full", "--context", 64, "--max-loops", 4, "--out", tmp_path, "--json"),
     )
     assert ran.code == 0, ran.err
     (artifact,) = ran.json["artifacts"]

@@ -33,7 +33,7 @@ from parcae_mobile.kv_cache import CacheSpec
 from parcae_mobile.parity import greedy
 from quantize import QuantizedModel
 
-CONTEXT, LOOPS = 96, 2
+CONTEXT, SHORT, LOOPS = 96, 36, 2
 SPECIFICATION = Path(PACKAGE) / "Data" / "com.apple.CoreML" / "model.mlmodel"
 WEIGHTS = SPECIFICATION.parent / "weights" / "weight.bin"
 Artifacts = Callable[..., tuple[Path, QuantizedModel]]
@@ -59,7 +59,8 @@ def artifacts(
             folder, model = tmp_path_factory.mktemp(form), quantized(trained, preset)
             static = form == "unrolled"
             loops, most = (LOOPS, LOOPS) if static else ("dynamic", LOOPS + 1)
-            coreml.write(model, folder, WriteOptions(form, loops, most, CONTEXT, compute, "full", key[-1]))
+            context = CONTEXT if static else SHORT  # of a longer one a host of SHORT could take no chunk but one token
+            coreml.write(model, folder, WriteOptions(form, loops, most, context, compute, "full", key[-1]))
             made[key] = folder, model
         return made[key]
 
@@ -67,7 +68,7 @@ def artifacts(
 
 
 def opened(
-    folder: Path, form: str, model: Parcae, context: int = 36, kind: type[CoreMLHost] = CoreMLHost
+    folder: Path, form: str, model: Parcae, context: int = SHORT, kind: type[CoreMLHost] = CoreMLHost
 ) -> CoreMLHost:
     """A host that believes in a short context, so that the gate continues by few tokens."""
     return kind(folder, form, CacheGeometry.of(model.config, LOOPS + (form != "unrolled"), context))
@@ -177,7 +178,7 @@ def test_the_command_does_not_publish_an_overflowing_model(
     tensors["transformer.core_block.0.mlp.fc.weight"] *= 4000
     tensors["transformer.core_block.0.mlp.proj.weight"] *= 4000.0**-2
     save_file(tensors, wide / "model.safetensors")
-    made = ("--target", "coreml", "--loops", 2, "--quant", "fp32", "--context", 70, "--out", tmp_path)
+    made = ("--target", "coreml", "--loops", 1, "--quant", "fp32", "--kv", "full", "--context", 36, "--out", tmp_path)
     ran = cli("--model", wide, "--text", text, "--calibration", text, *made, "--json")
     assert ran.code == 4
     (artifact,) = ran.json["artifacts"]
@@ -246,11 +247,11 @@ def test_the_command_exports_verifies_and_finds_an_altered_byte(
 
 
 def test_palettes_are_for_core_ml_alone(cli: Callable[..., Any], mini: Path, text: Path, tmp_path: Path) -> None:
-    arguments = ("--model", mini, "--quant", "int4-palette", "--no-verify", "--out", tmp_path)
+    arguments = ("--model", mini, "--quant", "int4-palette", "--kv", "full", "--no-verify", "--out", tmp_path)
     for target in ("onnx", "executorch"):
         ran = cli(*arguments, "--target", target)
         assert ran.code == 2 and ran.line.endswith(f"{target} has no palettes, only integers with scales; use int4")
-    ran = cli(*arguments, "--target", "coreml", "--json")
+    ran = cli(*arguments, "--calibration", text, "--target", "coreml", "--json")
     (artifact,) = ran.json["artifacts"]
     table = json.loads((Path(artifact["artifact"]) / "manifest.json").read_text())["quantization"]["tensors"]
     entry = table["transformer.core_block.0.mlp.fc.weight"]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,7 +32,7 @@ from parcae_mobile.sampling import Sampling
 from quantize import QuantizedModel
 
 Cli = Callable[..., Any]
-CONTEXT, LOOPS = 48, 8
+CONTEXT, LOOPS = 112, 8
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,41 @@ def test_manifest_and_json_say_what_xnnpack_took_and_json_what_memory_it_costs(
     assert all(0 < row["caches"] < row["peak"] for row in said["memory"])
     printed = " ".join(cli("inspect", folder).out.split())
     assert "XNNPACK takes 100.0% of the multiply-accumulates" in printed
+
+
+def test_every_loop_count_is_the_eager_models_up_to_fp32(shared: tuple[Path, Manifest, dict[str, Any]]) -> None:
+    _, manifest, said = shared
+    judged = said["lowering"]["by_loops"]
+    assert said["lowering"]["passed"] and set(judged) == {"1", "2", "4", "8"} and manifest.compute == "fp32"
+    for count, figures in judged.items():
+        assert figures["max_abs"] < 1e-4 and len(figures["state_errors"]) == int(count)
+        assert max(figures["state_errors"]) < 1e-4
+    assert judged["4"]["greedy_equal"] == 64
+
+
+def test_a_chunk_longer_than_one_logits_call_keeps_its_order_and_its_state(
+    shared: tuple[Path, Manifest, dict[str, Any]], mini: Path
+) -> None:
+    folder, manifest, _ = shared
+    host, model = open_host(folder, manifest, 1), load_model(mini)
+    ids = torch.randint(0, model.config.vocab_size, (100,), generator=torch.Generator().manual_seed(4))
+    width = model.config.recurrent_embedding_dimension
+    state = torch.randn(1, len(ids), width, generator=torch.Generator().manual_seed(5))
+    seen: dict[int, np.ndarray] = {}
+    logits = host.run(
+        ids.tolist(), 3, initial_state=state.numpy(), on_state=lambda loop, value: seen.update({loop: value})
+    )
+    with torch.no_grad():
+        expected = model(ids[None], 3, initial_state=state)[0]
+        states = list(model.states(ids[None], 3, initial_state=state))
+    assert np.abs(logits - expected.numpy()).max() < 1e-4
+    assert sorted(seen) == [0, 1, 2] and np.abs(seen[2] - states[2].numpy()).max() < 1e-4
+
+    def first_nine(places: list[int] | None) -> np.ndarray:
+        host.reset()
+        return host.run(ids.tolist()[:9], 1, positions=places)
+
+    assert np.array_equal(first_nine([7, 2])[1], first_nine(None)[2])
 
 
 def test_greedy_tokens_and_loops_of_early_exit_are_the_eager_models(

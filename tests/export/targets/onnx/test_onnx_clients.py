@@ -32,7 +32,7 @@ def several(
     """The mini model at two static loop counts, and what `--json` said."""
     out = tmp_path_factory.mktemp("several")
     files = ("--model", mini, "--text", text, "--calibration", text, "--quant", loose, "--accept-budget")
-    ran = cli(*files, "--loops", 3, "--loops", 2, "--loops", 3, "--out", out, "--json")
+    ran = cli(*files, "--kv", "full", "--loops", 3, "--loops", 2, "--loops", 3, "--out", out, "--json")
     assert ran.code == 0, ran.err
     (artifact,) = ran.json["artifacts"]
     return Path(artifact["artifact"]), artifact
@@ -56,7 +56,7 @@ def test_the_weights_are_those_of_each_count_alone(
     several: tuple[Path, dict[str, Any]], cli: Cli, mini: Path, text: Path, loose: Path, tmp_path: Path
 ) -> None:
     folder, said = several
-    files = ("--model", mini, "--calibration", text, "--quant", loose, "--no-verify")
+    files = ("--model", mini, "--calibration", text, "--quant", loose, "--kv", "full", "--no-verify")
     ran = cli(*files, "--loops", 2, "--out", tmp_path, "--json")
     (alone,) = ran.json["artifacts"]
     assert alone["files"]["weights.data"]["sha256"] == said["files"]["weights.data"]["sha256"]
