@@ -87,10 +87,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("build/resources"), help="where rows are kept")
     parser.add_argument("--show", action="store_true", help="print the whole table; measure nothing")
     asked = parser.parse_args()
-    kept = read_rows(asked.out)
+    rows = read_rows(asked.out)
     if asked.show:
-        print(table(kept))
-        return int(not all(row.within for row in kept))
+        print(table(rows))
+        return int(not all(row.within for row in rows))
     print(line(HEAD), line(["---"] * len(HEAD)), sep="\n", flush=True)
     fine = True
     for shape, target, recipe in product(
@@ -98,9 +98,9 @@ def main() -> int:
     ):
         row = measure(shape, target, recipe, not asked.no_verify)
         print(line(row.cells()), flush=True)
-        kept = [other for other in read_rows(asked.out) if other.key != row.key] + [row]
+        rows = [other for other in read_rows(asked.out) if other.key != row.key] + [row]
         asked.out.mkdir(parents=True, exist_ok=True)
-        write_text(asked.out / ROWS, json.dumps([asdict(one) for one in kept], indent=1) + "\n")
+        write_text(asked.out / ROWS, json.dumps([asdict(one) for one in rows], indent=1) + "\n")
         fine &= row.within
     return int(not fine)
 
@@ -120,7 +120,7 @@ def measure(shape: str, target: str, recipe: str, gates: bool) -> Row:
                 if waited:
                     usage = used
                 elif too_large(process.pid):
-                    stopped = f"stopped at {held(process.pid) / 1e9:.1f} GB"
+                    stopped = f"stopped at {memory(process.pid) / 1e9:.1f} GB"
                     stop(process.pid)
                 else:
                     time.sleep(EVERY)
@@ -137,7 +137,7 @@ def measure(shape: str, target: str, recipe: str, gates: bool) -> Row:
     return Row(shape, target, recipe, gates, peak, spent, elapsed, size, stopped or outcome)
 
 
-def held(pid: int) -> int:
+def memory(pid: int) -> int:
     """Resident bytes of a process and its children."""
     total = 0
     for process in family(pid):
@@ -150,7 +150,7 @@ def held(pid: int) -> int:
 
 def too_large(pid: int) -> bool:
     """Whether a process holds more than the bound, or leaves the machine too little."""
-    return held(pid) > BOUND or psutil.virtual_memory().available < LEFT_FREE
+    return memory(pid) > BOUND or psutil.virtual_memory().available < LEFT_FREE
 
 
 def stop(pid: int) -> None:
@@ -181,9 +181,9 @@ def table(rows: list[Row]) -> str:
     """Markdown: every shape, target and recipe, those that were not run too."""
     lines = [line(HEAD), line(["---"] * len(HEAD))]
     for combination in product(RELEASED_SHAPES, TARGETS, RECIPES):
-        found = [row for row in rows if row.key[:3] == combination]
-        lines += [line(row.cells()) for row in sorted(found, key=lambda row: row.gates)]
-        if not found:
+        matches = [row for row in rows if row.key[:3] == combination]
+        lines += [line(row.cells()) for row in sorted(matches, key=lambda row: row.gates)]
+        if not matches:
             lines.append(line([*combination, *["-"] * (len(HEAD) - 4), "not run"]))
     return "\n".join(lines)
 

@@ -114,10 +114,10 @@ class SideBySide(KVCache):
 
     def advance(self, length: int, loops: int) -> None:
         for tensors in (self.keys["core_block"], self.values["core_block"]):
-            for place, kept in enumerate(self.kept):
+            for place, slots in enumerate(self.kept):
                 rows = slice(place * self.rows, (place + 1) * self.rows)
                 chunk = tensors[:, :, rows, :, self.length : self.length + length]
-                chunk[kept - 1 : -1] = chunk[-1]
+                chunk[slots - 1 : -1] = chunk[-1]
         super().advance(length, loops)
 
 

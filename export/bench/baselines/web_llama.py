@@ -107,10 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--loops", type=int, action="append", required=True, help="loop count; may be repeated")
     parser.add_argument("--context", type=int, default=2048)
     parser.add_argument("--out", type=Path, required=True, help="folder that receives T1.gguf and so on")
-    given = parser.parse_args(arguments)
-    given.out.mkdir(parents=True, exist_ok=True)
-    for loops in given.loops:
-        write_gguf(released_config(given.model), loops, given.context, given.out / f"T{loops}.gguf")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for loops in options.loops:
+        write_gguf(released_config(options.model), loops, options.context, options.out / f"T{loops}.gguf")
 
 
 if __name__ == "__main__":

@@ -69,17 +69,17 @@ def measure() -> dict[tuple[int, int, bool], float]:
         raise ToolMissingError("kernels are onnxruntime's: pip install 'parcae-mobile[onnx]'") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    given = {"x": np.random.default_rng(1).standard_normal((1, WIDTH), np.float32)}
+    inputs = {"x": np.random.default_rng(1).standard_normal((1, WIDTH), np.float32)}
     sessions: dict[tuple[int, int, bool], Any] = {
         form: onnxruntime.InferenceSession(chain(*form).SerializeToString(), options) for form in FORMATS
     }
     times: dict[tuple[int, int, bool], list[float]] = {form: [] for form in FORMATS}
     for _ in range(ROUNDS):
         for form, session in sessions.items():
-            session.run(None, given)  # brings the weights back into the processor's caches
+            session.run(None, inputs)  # brings the weights back into the processor's caches
             for _ in range(RUNS):
                 started = time.perf_counter()
-                session.run(None, given)
+                session.run(None, inputs)
                 times[form].append((time.perf_counter() - started) * 1e3)
     return {form: statistics.median(values) for form, values in times.items()}
 
