@@ -170,8 +170,7 @@ class ExecutorchHost(Host):
 
     def _pieces(self, length: int, wanted: list[int]) -> Iterator[tuple[int, int]]:
         """Parts of a chunk that one call can take: a static file gives logits of the last place alone."""
-        step = self._chunk if not self.dynamic or len(wanted) <= self._at_once else self._at_once
-        cuts = {*range(step, length, step), length}
+        cuts = {*range(self._chunk, length, self._chunk), length}
         ends = sorted(cuts if self.dynamic else cuts | {place + 1 for place in wanted})
         yield from zip([0, *ends[:-1]], ends, strict=True)
 
@@ -192,7 +191,9 @@ class ExecutorchHost(Host):
             if every_slot_is_written and self.may_leave(chunk, loop + 1, before.numpy(), states[-1]):
                 break
         chosen = torch.tensor(positions or [ids.shape[1] - 1])
-        return self._call("coda", state, ids, past, chosen)[0], states
+        # Called again, the coda writes the same keys and values; a loop in more pieces would not, where slots are shared.
+        logits = [self._call("coda", state, ids, past, some)[0] for some in chosen.split(self._at_once)]
+        return torch.cat(logits, dim=1), states
 
     def _constant(self, method: str) -> int:
         return int(self._module.run_method(method, ())[0])
