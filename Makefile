@@ -86,7 +86,7 @@ soak: $(SETUP)
 	$(BIN)/python -m tests.attacks.fuzz --seconds $(FUZZ_SECONDS) --corpus build/fuzz
 	$(BIN)/python -m tests.soak $(SOAK)
 
-# Every fault in every column, what is not in build/mutants yet: about an hour by estimate. Results go to the docs by
+# Every fault in every column, what is not in build/mutants yet: two hours on a busy machine. Results go to the docs by
 # `python -m tests.mutants --docs` and `make docs`.
 mutants: $(SETUP)
 	$(BIN)/python -m tests.mutants

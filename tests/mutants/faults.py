@@ -54,10 +54,12 @@ class Fault:
             return self.name
         return f"{self.name}, {self.size:.1%}".replace(".0%", "%") if self.size < 1 else f"{self.name}, {self.size:g}"
 
-    def absent(self, target: str, quant: str) -> str:
+    def absent(self, target: str, form: str, quant: str) -> str:
         """Why it cannot be made in a column, or nothing."""
         if self.only and target != self.only:
             return f"{target} has no states that a tool could merge the reads of"
+        if self.only and form == "while":
+            return "the passes remove reads of this form that nothing uses, and merge none"
         if self.needs_scales and quant == "fp32":
             return "fp32 has no scales"
         return ""

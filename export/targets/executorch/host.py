@@ -191,7 +191,7 @@ class ExecutorchHost(Host):
             if every_slot_is_written and self.may_leave(chunk, loop + 1, before.numpy(), states[-1]):
                 break
         chosen = torch.tensor(positions or [ids.shape[1] - 1])
-        # Called again, the coda writes the same keys and values; a loop in more pieces would not, where slots are shared.
+        # Called again, the coda writes what it wrote; a loop in more pieces would not, where slots are shared.
         logits = [self._call("coda", state, ids, past, some)[0] for some in chosen.split(self._at_once)]
         return torch.cat(logits, dim=1), states
 

@@ -59,7 +59,7 @@ def test_no_mutant_passes_on_coreml(coreml: Subject, name: str) -> None:
 
 def check_caught(subject: Subject, name: str) -> None:
     fault = FAULTS[name]
-    if why := fault.absent(subject.column.target, subject.column.quant):
+    if why := fault.absent(subject.column.target, subject.column.form, subject.column.quant):
         assert fault.only and fault.only != subject.column.target, why
         return
     failures = subject.failures(fault, fault.size, LOOPS)
