@@ -22,8 +22,9 @@ import org.robolectric.RuntimeEnvironment;
 public class ChatTest extends Driven {
     @Test
     public void theBytesInTheApkGiveThisRepositorysGreedyTokens() throws Exception {
-        openChat();
-        assertTrue("the first start needs no network", says("onnxruntime"));
+        open("ChatActivity", null);
+        assertFalse("the model loads on a worker, the screen is there at once", waiting());
+        until("a model loads", () -> says("ready") && waiting());
         slide(8);
         assertTrue(says("T = 8 loops"));
         send(PROMPT);
@@ -36,7 +37,11 @@ public class ChatTest extends Driven {
             until("the same message again", () -> waiting() && says("T = " + loops + ", on average " + loops + ".0 loops"));
             until("T=" + loops, () -> lastAnswer().startsWith(expectedAt(loops)));
         }
-        assertFalse("the screen follows the answer", all(ScrollView.class).get(0).canScrollVertically(1));
+        ScrollView scroll = all(ScrollView.class).get(0);
+        assertFalse("the screen follows the answer", scroll.canScrollVertically(1));
+        scroll.scrollBy(0, -200);
+        send("x = ");
+        until("a message is answered at the end", () -> waiting() && says("You: x = ") && !scroll.canScrollVertically(1));
         assertTrue("convergence of each token", text().matches("(?s).*Convergence: [\u2581-\u2588]{40}.*"));
         assertTrue("context, heat and memory", text().matches("(?s).*memory [1-9]\\d+ MB \\(most [1-9]\\d+ MB\\), context 2\\d\\d of 1024, heat none.*"));
     }

@@ -1,5 +1,6 @@
 package dev.parcae.drive;
 
+import static org.junit.Assert.assertFalse;
 import static org.junit.Assert.assertNotEquals;
 import static org.junit.Assert.assertTrue;
 
@@ -8,6 +9,7 @@ import android.graphics.Canvas;
 import android.graphics.Color;
 import android.view.View;
 import android.view.ViewGroup;
+import android.widget.Button;
 import android.widget.EditText;
 import android.widget.HorizontalScrollView;
 import android.widget.ScrollView;
@@ -29,6 +31,7 @@ public class LayoutTest extends Driven {
         slide(8);
         send(PROMPT);
         until("an answer", () -> waiting() && says("on average"));
+        assertFalse("the end of the answer is in sight", all(ScrollView.class).get(0).canScrollVertically(1));
     }
 
     @Test
@@ -90,6 +93,7 @@ public class LayoutTest extends Driven {
         int night = drawn().getPixel(3, 3);
         assertNotEquals(day, night);
         assertTrue("light by day, dark by night", Color.luminance(day) > 0.8 && Color.luminance(night) < 0.1);
+        fits();
         picture("chat-dark");
     }
 
@@ -98,13 +102,26 @@ public class LayoutTest extends Driven {
         idle();
         ViewGroup content = screen().findViewById(android.R.id.content);
         fits(content, false);
+        int ground = drawn().getPixel(3, 3);
         for (TextView view : all(TextView.class)) {
             if (view.getText().length() == 0 || view.getLayout() == null) continue;
+            if (!(view instanceof Button)) assertTrue("hard to read: " + view.getText(), contrast(view.getCurrentTextColor(), ground) >= 4.5);
             int room = view.getHeight() - view.getTotalPaddingTop() - view.getTotalPaddingBottom();
             boolean scrolls = view instanceof EditText;
             assertTrue("cut: " + view.getText() + " " + view.getLayout().getHeight() + " of " + room, scrolls || view.getLayout().getHeight() <= room);
             for (int line = 0; line < view.getLineCount(); line++) assertTrue("shortened: " + view.getText(), view.getLayout().getEllipsisCount(line) == 0);
         }
+    }
+
+    /** How much a text stands out, as the Web Content Accessibility Guidelines have it: 4.5 is their least. */
+    private static double contrast(int text, int ground) {
+        float share = Color.alpha(text) / 255f;
+        int seen = Color.rgb(
+            Math.round(share * Color.red(text) + (1 - share) * Color.red(ground)),
+            Math.round(share * Color.green(text) + (1 - share) * Color.green(ground)),
+            Math.round(share * Color.blue(text) + (1 - share) * Color.blue(ground)));
+        double one = Color.luminance(seen) + 0.05, other = Color.luminance(ground) + 0.05;
+        return Math.max(one, other) / Math.min(one, other);
     }
 
     private void fits(View view, boolean scrolled) {

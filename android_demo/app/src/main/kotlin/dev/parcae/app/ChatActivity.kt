@@ -31,6 +31,7 @@ class ChatActivity : Activity(), ChatScreen {
     private lateinit var send: Button
     private lateinit var again: Button
     private var growing: TextView? = null
+    private var following = true
     private val loops get() = slider.progress + 1
 
     override fun onCreate(state: Bundle?) {
@@ -59,6 +60,7 @@ class ChatActivity : Activity(), ChatScreen {
     private fun build(): View {
         list = widgets.column()
         scroll = widgets.wide(widgets.scrolling(list), vertical = true)
+        follow()
         status = widgets.text("").apply { accessibilityLiveRegion = View.ACCESSIBILITY_LIVE_REGION_POLITE }
         strip = widgets.text("")
         input = widgets.field(getString(R.string.message), LINES)
@@ -140,11 +142,18 @@ class ChatActivity : Activity(), ChatScreen {
         }
         place.chat.returned?.let { input.setText(it) }
         place.chat.returned = null
-        toTheEnd()
+        following = true
+        scroll.scrollTo(0, list.height)
     }
 
-    private fun toTheEnd() {
-        scroll.post { scroll.scrollTo(0, list.height) }
+    /** Keep the end of the conversation in sight while it grows, until the reader scrolls up. */
+    private fun follow() {
+        scroll.setOnScrollChangeListener { _, _, now, _, before ->
+            following = !scroll.canScrollVertically(1) || (following && now >= before)
+        }
+        val laidOut = View.OnLayoutChangeListener { _, _, _, _, _, _, _, _, _ -> if (following) scroll.scrollTo(0, list.height) }
+        list.addOnLayoutChangeListener(laidOut)
+        scroll.addOnLayoutChangeListener(laidOut)
     }
 
     private fun draw(view: TextView, shown: Shown) {
@@ -175,9 +184,7 @@ class ChatActivity : Activity(), ChatScreen {
     )
 
     override fun grew(shown: Shown) {
-        val atTheEnd = !scroll.canScrollVertically(1)
         growing?.let { draw(it, shown) }
-        if (atTheEnd) toTheEnd()
     }
 
     override fun say(sentence: String) {

@@ -39,6 +39,7 @@ class Widgets(private val context: Context) {
 
     fun text(value: String, selectable: Boolean = false) = TextView(context).apply {
         text = value
+        setTextAppearance(android.R.style.TextAppearance_DeviceDefault)
         setTextIsSelectable(selectable)
         setPadding(dp(PADDING), dp(PADDING / 2), dp(PADDING), dp(PADDING / 2))
     }
