@@ -37,13 +37,13 @@ public class ChatTest extends Driven {
             until("the same message again", () -> waiting() && says("T = " + loops + ", on average " + loops + ".0 loops"));
             until("T=" + loops, () -> lastAnswer().startsWith(expectedAt(loops)));
         }
+        assertTrue("convergence of each token", text().matches("(?s).*Convergence: [\u2581-\u2588]{40}.*"));
+        assertTrue("context, heat and memory", text().matches("(?s).*memory [1-9]\\d+ MB \\(most [1-9]\\d+ MB\\), context 2\\d\\d of 1024, heat none.*"));
         ScrollView scroll = all(ScrollView.class).get(0);
         assertFalse("the screen follows the answer", scroll.canScrollVertically(1));
         scroll.scrollBy(0, -200);
         send("x = ");
         until("a message is answered at the end", () -> waiting() && says("You: x = ") && !scroll.canScrollVertically(1));
-        assertTrue("convergence of each token", text().matches("(?s).*Convergence: [\u2581-\u2588]{40}.*"));
-        assertTrue("context, heat and memory", text().matches("(?s).*memory [1-9]\\d+ MB \\(most [1-9]\\d+ MB\\), context 2\\d\\d of 1024, heat none.*"));
     }
 
     private static String expectedAt(int loops) {
