@@ -1,5 +1,6 @@
 """Arrays of an `.npz` file that somebody else made: sizes are checked before memory is taken, nothing is unpickled.
 
+    write_arrays(arrays, file)                                     # the same bytes from every Python
     arrays = read_arrays(folder / "golden.npz", most=64_000_000)
 
 An archive of a kilobyte can unpack to gigabytes, and an array's header can state any shape. Here the header has to be
@@ -8,11 +9,14 @@ what the record's stated size is, and all records together have a bound.
 
 from __future__ import annotations
 
+import io
 import math
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -35,6 +39,15 @@ DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
 )
+
+
+def write_arrays(arrays: Mapping[str, np.ndarray], file: IO[bytes]) -> None:
+    """An `.npz` that is not compressed. Of `numpy.savez` the headers differ between Python 3.11.2 and 3.11.7."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            record = io.BytesIO()
+            npy.write_array(record, np.asanyarray(array), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), record.getvalue())
 
 
 def read_arrays(path: Path, most: int) -> dict[str, np.ndarray]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from export.targets.registry import WriteOptions
+from parcae_mobile.arrays import write_arrays
 from parcae_mobile.kv_cache import CacheSpec
 from parcae_mobile.model import Parcae
 
@@ -42,4 +42,4 @@ def write_golden(model: Parcae, ids: Tensor, loops: list[int], cache: CacheSpec,
             slots = cache.make(model.config, count, length)
             arrays[f"logits_{count}"] = model(ids[None], count, cache=slots, positions=positions)[0].numpy()
     with path.open("wb") as file:
-        np.savez(file, **arrays)
+        write_arrays(arrays, file)
