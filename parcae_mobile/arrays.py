@@ -41,13 +41,13 @@ DAMAGED = (
 )
 
 
-def write_arrays(arrays: Mapping[str, np.ndarray], file: IO[bytes]) -> None:
-    """An `.npz` that is not compressed. Of `numpy.savez` the headers differ between Python 3.11.2 and 3.11.7."""
-    with zipfile.ZipFile(file, "w") as archive:
+def write_arrays(arrays: Mapping[str, np.ndarray], file: IO[bytes], compression: int = zipfile.ZIP_STORED) -> None:
+    """An `.npz`. Of `numpy.savez` the headers differ between Python 3.11.2 and 3.11.7."""
+    with zipfile.ZipFile(file, "w", compression) as archive:
         for name, array in arrays.items():
             record = io.BytesIO()
             npy.write_array(record, np.asanyarray(array), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), record.getvalue())
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), record.getvalue(), compression)
 
 
 def read_arrays(path: Path, most: int) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Files that appear whole or not at all: a temporary file beside the final one, then one rename.
 
 write_text(Path("report.html"), text)
-with writing(Path("reference.npz")) as file: numpy.savez(file, **arrays)
+with writing(Path("reference.npz")) as file: write_arrays(arrays, file)
 """
 
 from __future__ import annotations

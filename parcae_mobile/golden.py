@@ -16,6 +16,7 @@ import copy
 import hashlib
 import json
 import platform
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .arrays import DAMAGED, read_arrays
+from .arrays import DAMAGED, read_arrays, write_arrays
 from .atomic import writing
 from .errors import CheckpointError, ReferenceMismatchError, ToolMissingError, UsageError, reason_of
 from .json_file import parse
@@ -173,7 +174,7 @@ def save_reference(reference: Reference, path: Path) -> None:
         arrays[f"logits_{loops}"] = logits
         arrays[f"greedy_{loops}"] = np.array(reference.greedy[loops], np.int64)
     with writing(path) as file:
-        np.savez_compressed(file, **arrays)
+        write_arrays(arrays, file, zipfile.ZIP_DEFLATED)
 
 
 def load_reference(path: Path) -> Reference:

@@ -15,8 +15,8 @@ import sys
 import warnings
 from collections.abc import Iterator
 
-# What coremltools imports, if it is installed, to convert from it, which nothing here asks for: 12 of the 14 s of the
-# processor that its import took.
+# What coremltools imports, if it is installed, to convert from it, which nothing here asks for and which
+# is most of the time that its import takes.
 CONVERTED_FROM = (
     "executorch", "sklearn", "tensorflow", "torchao", "torchaudio", "torchvision", "transformers", "xgboost",
 )  # fmt: skip

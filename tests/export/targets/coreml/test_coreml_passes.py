@@ -71,20 +71,38 @@ def test_each_state_is_read_once_and_the_passes_change_no_bit(
     assert np.array_equal(*logits)
 
 
-def test_a_merged_state_read_is_found_after_the_passes_and_only_there(
-    mini_model: Parcae,
-    mini_ids: torch.Tensor,
-    quantized: Callable[..., QuantizedModel],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Layers that each read a cache anew are right as saved; the passes merge their reads."""
+@pytest.fixture
+def read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each layer reads the caches by itself."""
 
     def anew(caches: Caches) -> list[Any]:
         caches.current = [caches.writer.op("read_state", input=state) for state in caches.states]
         return caches.current
 
     monkeypatch.setattr(Caches, "read", anew)
+
+
+@pytest.mark.acceptance
+@pytest.mark.usefixtures("read_anew")
+def test_reads_anew_are_no_fault_of_a_while_loop_because_the_passes_merge_none(
+    mini_model: Parcae, mini_ids: torch.Tensor, quantized: Callable[..., QuantizedModel], tmp_path: Path
+) -> None:
+    """What docs/mutants.md says of that column."""
+    made = write(quantized(mini_model), tmp_path, "while", "fp32")
+    ids, logits, reads = mini_ids[0, :10].tolist(), [], []
+    for name in ("saved", "again"):
+        host = opened(made / name, "while", mini_model)
+        logits.append(np.concatenate([host.run(ids[:7], LOOPS), *(host.run([token], LOOPS) for token in ids[7:])]))
+        block = MilProgram.open(made / name / PACKAGE).functions["main"].block
+        reads.append(sum(operation.type == "read_state" for operation in block.walk()))
+    assert np.array_equal(*logits) and reads[0] > reads[1]
+
+
+@pytest.mark.usefixtures("read_anew")
+def test_a_merged_state_read_is_found_after_the_passes_and_only_there(
+    mini_model: Parcae, mini_ids: torch.Tensor, quantized: Callable[..., QuantizedModel], tmp_path: Path
+) -> None:
+    """Layers that each read a cache anew are right as saved; the passes merge their reads."""
     model = quantized(mini_model)
     made = write(model, tmp_path, "unrolled", "fp32")
     saved, again = (opened(made / name, "unrolled", mini_model) for name in ("saved", "again"))
