@@ -1,11 +1,11 @@
 """Every table of docs/quantization.md, measured again.
 
-    python -m quantize.study                               # a few minutes on one core; rewrites tables and plot
-    python -m quantize.study --only recipes,loops          # some of them
-    python -m quantize.study --only front                  # front and learned are printed, and only by name
-    python -m quantize.study --model FOLDER                # another model: printed, nothing is written
-    python -m quantize.study --shape parcae-140m --algorithm gptq    # time and memory, random weights; printed
-    python -m quantize.study --shape parcae-140m --algorithm learned --steps 3
+python -m quantize.study                               # a few minutes on one core; rewrites tables and plot
+python -m quantize.study --only recipes,loops          # some of them
+python -m quantize.study --only front                  # front and learned are printed, and only by name
+python -m quantize.study --model FOLDER                # another model: printed, nothing is written
+python -m quantize.study --shape parcae-140m --algorithm gptq    # time and memory, random weights; printed
+python -m quantize.study --shape parcae-140m --algorithm learned --steps 3
 """
 
 from __future__ import annotations

@@ -53,26 +53,33 @@ def shape_costs(shape: str, algorithm: str, progress: Progress | None = None) ->
 def learning_costs(shape: str, steps: int, progress: Progress | None = None) -> str:
     """Seconds of a step of learned rounding and peak memory, from rounded int4, in a process of its own.
 
-    Loop counts are drawn up to the trained mean; judging and self-written text are left out.
+    On a GPU where there is one. Loop counts are drawn up to the trained mean; judging and self-written text are left out.
     """
     model = random_model(released_config(shape))
     generator = torch.Generator().manual_seed(0)
     windows = torch.randint(0, model.config.vocab_size, (8, LEARNING_LENGTH), generator=generator)
     start = quantize_with(model, load_recipe("int4"), "rtn")
-    student = Student(model, start, PARTS, torch.device("cpu"))
-    run = Run(model, student, windows, None, Learning(steps=steps), (2, calibration_loops(model)), 0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    student = Student(model, start, PARTS, device)
+    teacher = model if device.type == "cpu" else model.to(device)
+    run = Run(teacher, student, windows, None, Learning(steps=steps), (2, calibration_loops(model)), 0)
+    clock = time.process_time if device.type == "cpu" else time.perf_counter  # a step ends with a value read back
     spent = []
     for number in range(steps):
-        busy = time.process_time()
+        busy = clock()
         run.step(number / steps)
         run.counters.step += 1
-        spent.append(time.process_time() - busy)
+        spent.append(clock() - busy)
         if progress is not None:
-            progress(f"a step of {spent[-1]:.0f} processor seconds", number + 1, steps)
+            progress(f"a step of {spent[-1]:.1f} seconds", number + 1, steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    name = "cpu"
+    if device.type == "cuda":
+        name, peak = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated() / 2**30
+    spent = spent[len(spent) // 4 :]  # the first ones warm up
     trained = sum(values.numel() for values in run.trained.values()) / 1e6
     tokens = WINDOWS_PER_STEP * LEARNING_LENGTH
-    row = [shape, f"{trained:.0f}", str(tokens), str(max(1, run.at_once)), "yes" if run.at_once < 1 else "no"]
-    heads = ["shape", "trained values, millions", "tokens a step", "windows at once", "loops computed twice"]
-    heads += ["processor seconds a step", "peak RSS (GiB)"]
-    return table(heads, [[*row, f"{sum(spent) / len(spent):.0f}", f"{peak:.1f}"]])
+    row = [shape, name, f"{trained:.0f}", str(tokens), str(max(1, run.at_once)), "yes" if run.at_once < 1 else "no"]
+    heads = ["shape", "device", "trained values, millions", "tokens a step", "windows at once", "loops computed twice"]
+    heads += ["seconds a step (of the processor, on one)", "peak memory (GiB; RSS on a CPU)"]
+    return table(heads, [[*row, f"{sum(spent) / len(spent):.2g}", f"{peak:.1f}"]])
