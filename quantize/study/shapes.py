@@ -53,7 +53,7 @@ def shape_costs(shape: str, algorithm: str, progress: Progress | None = None) ->
 def learning_costs(shape: str, steps: int, progress: Progress | None = None) -> str:
     """Seconds of a step of learned rounding and peak memory, from rounded int4, in a process of its own.
 
-    On a GPU where there is one. Loop counts are drawn up to the trained mean; judging and self-written text are left out.
+    On a GPU where there is one. Loop counts are drawn up to the trained mean; nothing is judged, no text is written.
     """
     model = random_model(released_config(shape))
     generator = torch.Generator().manual_seed(0)
