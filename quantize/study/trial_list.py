@@ -47,8 +47,8 @@ HEADS: dict[str, tuple[str, ...]] = {
 
 
 def trials() -> list[Trial]:
-    """All of them, those that share nothing with others first."""
-    return [*_front(), *_steps(), *_draws(), *_text(), *_parts(), *_loops(), *_rates()]
+    """All of them, the longest first."""
+    return [*_steps(), *_front(), *_text(), *_parts(), *_loops(), *_rates(), *_draws()]
 
 
 def _front() -> Iterator[Trial]:
@@ -58,11 +58,11 @@ def _front() -> Iterator[Trial]:
 
 def _steps() -> Iterator[Trial]:
     small = replace(asymmetric(load_recipe("int4-small")), name="int4-small with zero points")
+    for recipe in (load_recipe("int4-small"), small):
+        yield Trial("steps", (recipe.name, str(2 * LONG)), recipe, Learning(2 * LONG))
     for steps in (LONG, 300):
         for recipe in (*(load_recipe(name) for name in RECIPES), small):
             yield Trial("steps", (recipe.name, str(steps)), recipe, Learning(steps))
-    for recipe in (load_recipe("int4-small"), small):
-        yield Trial("steps", (recipe.name, str(2 * LONG)), recipe, Learning(2 * LONG))
 
 
 def _draws() -> Iterator[Trial]:
@@ -73,7 +73,7 @@ def _draws() -> Iterator[Trial]:
 
 def _text() -> Iterator[Trial]:
     for steps in (LONG, 300):
-        for share in (0.0, 0.4, 0.7, 1.0):
+        for share in (0.0, 0.7, 1.0):
             yield Trial("text", (f"{share:.0%}", str(steps)), load_recipe("int4"), Learning(steps, written=share))
 
 
