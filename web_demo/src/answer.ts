@@ -1,6 +1,6 @@
 /** One answer on the page: its text as it comes, T, what was measured, and the convergence meter. */
 import type { Metrics } from "../engine/metrics.ts";
-import { announce, el, fact, showError } from "./dom.ts";
+import { announce, copyText, el, fact, showError } from "./dom.ts";
 import { ConvergenceMeter } from "./meter.ts";
 import { textOf, type StoredAnswer } from "./store.ts";
 import { rate, STRINGS, time } from "./strings.ts";
@@ -65,7 +65,7 @@ export function answerElement(answer: StoredAnswer, { context, reference, use }:
   );
   details.addEventListener("toggle", () => meter.show(answer.changes, pieces));
   const copy = (): void => {
-    void navigator.clipboard.writeText(textOf(answer)).then(
+    void copyText(textOf(answer)).then(
       () => announce(STRINGS.copied),
       (error: unknown) => showError(STRINGS.notCopied(String(error))),
     );

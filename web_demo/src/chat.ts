@@ -6,7 +6,7 @@ import { announce, el, showError } from "./dom.ts";
 import { reasonOf, type Loaded } from "./models.ts";
 import type { AskEvent } from "./protocol.ts";
 import { SettingsPanel, stopTextsOf } from "./settings.ts";
-import { historyOf, type Conversation, type Exchange, type Store, type StoredAnswer } from "./store.ts";
+import { historyOf, newId, type Conversation, type Exchange, type Store, type StoredAnswer } from "./store.ts";
 import { STRINGS } from "./strings.ts";
 
 const COMPARED = [1, 2, 4, 8];
@@ -124,7 +124,7 @@ export class ChatView {
     if (!text || this.running || this.why() !== null) return;
     const { manifest } = this.loaded!;
     this.conversation ??= {
-      id: crypto.randomUUID(),
+      id: newId(),
       updated: Date.now(),
       model: { name: manifest.name, weights: manifest.weights_sha256 },
       exchanges: [],

@@ -32,6 +32,24 @@ export function download(name: string, type: string, text: string): void {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
+/** Put a text on the clipboard. Rejects with what the browser says. */
+export async function copyText(text: string): Promise<void> {
+  // Both ways are typed as if every browser had both; a page that came by plain http has no `clipboard`.
+  const clipboard = navigator.clipboard as Clipboard | undefined;
+  if (clipboard) return clipboard.writeText(text);
+  const area = el("textarea", { class: "visually-hidden", readonly: true, "aria-hidden": "true" });
+  const before = document.activeElement as HTMLElement | null;
+  area.value = text;
+  area.style.whiteSpace = "pre"; // or blanks at the beginning of lines are not copied
+  document.body.append(area);
+  area.select();
+  // eslint-disable-next-line @typescript-eslint/no-deprecated -- nothing else copies without https
+  const done = document.execCommand("copy");
+  area.remove();
+  before?.focus();
+  if (!done) throw new Error("open the page by https");
+}
+
 /** Say something to those who listen, and show it. */
 export function announce(text: string): void {
   byId("status").textContent = text;

@@ -1,4 +1,6 @@
 /** Conversations in IndexedDB: messages, every answer to them, and what has to be given again to go on. */
+import { bytesToHex } from "@noble/hashes/utils.js";
+
 import type { Ending, Turn } from "../engine/generate.ts";
 import type { Metrics } from "../engine/metrics.ts";
 import type { Sampling } from "../engine/sampler.ts";
@@ -31,6 +33,11 @@ export interface Conversation {
 
 const DATABASE = "parcae";
 const STORE = "conversations";
+
+/** 128 random bits as hexadecimal digits. (`crypto.randomUUID` is missing on a page that came by plain http.) */
+export function newId(): string {
+  return bytesToHex(crypto.getRandomValues(new Uint8Array(16)));
+}
 
 export function textOf(answer: StoredAnswer): string {
   return answer.pieces.join("");

@@ -23,7 +23,10 @@ const TYPES: Record<string, string> = {
   ".wasm": "application/wasm",
   ".webmanifest": "application/manifest+json",
 };
+/** A name of this server that is neither localhost nor https: what another device in the same network sees. */
+const OTHER = "parcae.test";
 const FLAGS = [
+  `--host-resolver-rules=MAP ${OTHER} 127.0.0.1`,
   "--no-sandbox",
   "--disable-gpu",
   "--disable-quic",
@@ -90,6 +93,11 @@ export class Site {
   async visit(options: Parameters<Browser["newContext"]>[0] = {}): Promise<Visit> {
     const context = await this.browser.newContext({ serviceWorkers: "block", ...options });
     return Visit.open(context, this.url);
+  }
+
+  /** Visit as another device does, by plain http. */
+  async visitFromAfar(): Promise<Visit> {
+    return Visit.open(await this.browser.newContext(), this.url.replace("127.0.0.1", OTHER));
   }
 }
 

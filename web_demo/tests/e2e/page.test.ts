@@ -36,3 +36,26 @@ test("after the first visit it works offline", async () => {
   expect(lastExchange(await visit.stored()).answers[0]!.turn.tokens.length).toBe(6);
   await visit.leave();
 });
+
+test("by plain http from another device it answers, keeps and copies; it only needs the network again", async () => {
+  const visit = await site.visitFromAfar();
+  const { page } = visit;
+  expect(await page.evaluate(() => [isSecureContext, "randomUUID" in crypto, "clipboard" in navigator])).toEqual([
+    false,
+    false,
+    false,
+  ]);
+  await visit.load("parcae-tiny");
+  await visit.set({ most: 6 });
+  await visit.ask("def afar(");
+  const [kept] = await visit.stored();
+  expect(kept!.id).toMatch(/^[0-9a-f]{32}$/);
+  const { pieces } = lastExchange([kept!]).answers[0]!;
+  expect(pieces.length).toBe(6);
+  await page.getByRole("button", { name: "Copy", exact: true }).click();
+  await page.locator("#status", { hasText: "Copied." }).waitFor();
+  await page.locator("#prompt").fill("");
+  await page.locator("#prompt").press("Control+V");
+  expect(await page.locator("#prompt").inputValue()).toBe(pieces.join(""));
+  await visit.leave();
+});

@@ -2,6 +2,7 @@
 import { expect } from "vitest";
 
 export interface StoredConversation {
+  id: string;
   updated: number;
   exchanges: StoredExchange[];
 }
