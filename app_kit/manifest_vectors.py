@@ -1,7 +1,8 @@
 """Manifest vectors: one good manifest with its files, changes to it that have to be refused and some that have not.
 
 A case lists changes of the base manifest (`set` a value at a path, or `remove` what is there) or gives a `text` in its
-place, and changes of the files in the folder. `kind` is null where an app has to accept it.
+place, and changes of the files in the folder. With `bytes`, spaces follow the text until it has that many bytes in
+UTF-8. `kind` is null where an app has to accept it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import copy
 import hashlib
 import json
 from typing import Any
+
+from parcae_mobile.app_manifest import MOST_APP_MANIFEST
 
 from .files import Cases
 
@@ -138,6 +141,9 @@ def manifest_vectors() -> tuple[Cases, dict[str, Any]]:
     more = {"files": {"sub/more.bin": encoded(b"more")}}
     cases.append(case("a file in a folder", None, [("files/sub/more.bin", entry(b"more"))]) | more)
     cases += [{"case": f"text: {name}", "kind": "json", "text": text} for name, text in TEXTS]
+    letters: Changes = [("promise", "\u00e9\u00e9\u00e9")]  # of two bytes each
+    cases.append(case("as large as it may be", None, letters) | {"bytes": MOST_APP_MANIFEST})
+    cases.append(case("a byte too large", "json", letters) | {"bytes": MOST_APP_MANIFEST + 1})
     cases += [case(f"format: {name}", "format", [("format", value)]) for name, value in FORMATS]
     cases += [case(name, "field", changes) for name, changes in FIELDS]
     for path in PATHS:
@@ -189,8 +195,14 @@ def case(name: str, kind: str | None, changes: Changes) -> dict[str, Any]:
     return {"case": name, "kind": kind, "changes": listed}
 
 
+def text_of(base: dict[str, Any], case: dict[str, Any]) -> str:
+    """The text of a case's manifest."""
+    text: str = case["text"] if "text" in case else changed(base, case.get("changes", []))
+    return text + " " * (case.get("bytes", 0) - len(text.encode()))
+
+
 def changed(base: dict[str, Any], changes: list[dict[str, Any]]) -> str:
-    """The text of a manifest with a case's changes."""
+    """The text of the base manifest with a case's changes."""
     values = copy.deepcopy(base)
     for change in changes:
         place = values
@@ -200,4 +212,4 @@ def changed(base: dict[str, Any], changes: list[dict[str, Any]]) -> str:
             place[change["path"][-1]] = change["set"]
         else:
             del place[change["path"][-1]]
-    return json.dumps(values)
+    return json.dumps(values, ensure_ascii=False)

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .app_manifest import APP_FORMAT, APP_MANIFEST, AppManifest
+from .app_manifest import APP_FORMAT, APP_MANIFEST, MOST_APP_MANIFEST, AppManifest
 from .errors import AppManifestError
 from .json_file import parse
 from .manifest import relative_path, sha256_of
@@ -24,7 +24,13 @@ _NUMBERS = re.compile(r"^[0-9.]*")
 
 
 def read_app_manifest(text: str) -> AppManifest:
-    """Validate the text of an `app.json`. Raises `AppManifestError` of kind json, format, path or field."""
+    """Validate the text of an `app.json`. Raises `AppManifestError` of kind json, format, path or field.
+
+    Whoever reads the file looks at its size first: more than `MOST_APP_MANIFEST` bytes are refused here, too.
+    """
+    if len(text.encode("utf-8", "surrogatepass")) > MOST_APP_MANIFEST:
+        message = f"{APP_MANIFEST} has more than {MOST_APP_MANIFEST} bytes; bundle the artifact again"
+        raise AppManifestError("json", "", message)
     try:
         values = parse(text)
     except (ValueError, RecursionError):

@@ -22,6 +22,7 @@ from .stage_names import STAGES
 
 APP_MANIFEST, APP_SIGNATURE = "app.json", "app.sig"
 MODELS = "models.json"
+MOST_APP_MANIFEST = 1_000_000  # bytes: two hundred times what a bundled model's has, and nothing to a phone's memory
 APP_FORMAT = 1
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_. -]*"
 Platform = Literal["web", "android", "ios"]

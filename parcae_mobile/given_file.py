@@ -27,8 +27,9 @@ def check_regular(path: Path, error: type[InputError], most: int | None = None) 
     if not stat.S_ISREG(entry.st_mode):
         raise error(f"{path}: no regular file; copy or save it again")
     if most is not None and entry.st_size > most:
-        size = f"{entry.st_size / MEGABYTE:.0f} MB"
-        raise error(f"{path}: {size} where {most / MEGABYTE:.0f} MB are the most; is it the right file?")
+        sizes = (entry.st_size, most)
+        size, limit = (f"{n / MEGABYTE:.0f} MB" if most > 10 * MEGABYTE else f"{n} bytes" for n in sizes)
+        raise error(f"{path}: {size} where {limit} are the most; is it the right file?")
     return entry.st_size
 
 

@@ -16,10 +16,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .app_manifest import APP_MANIFEST, APP_SIGNATURE
+from .app_manifest import APP_MANIFEST, APP_SIGNATURE, MOST_APP_MANIFEST
 from .atomic import writing
 from .errors import InputError, SignatureError, ToolMissingError
-from .given_file import read_bytes
+from .given_file import MOST_BYTES, read_bytes
 from .manifest import MANIFEST, SIGNATURE
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def is_bundled(folder: Path) -> bool:
 
 def sign(folder: Path, key: Ed25519PrivateKey) -> Path:
     """Write the signature of a folder's manifest beside it; returns its path."""
-    manifest, path = _signed(folder)
-    signature = key.sign(read_bytes(manifest, InputError))
+    manifest, path, most = _signed(folder)
+    signature = key.sign(read_bytes(manifest, InputError, most))
     with writing(path) as file:
         file.write(signature)
     return path
@@ -74,20 +74,21 @@ def check_signature(folder: Path, key: Ed25519PublicKey) -> None:
     """Raise `SignatureError` unless the manifest bears this key's signature."""
     from cryptography.exceptions import InvalidSignature
 
-    manifest, path = _signed(folder)
+    manifest, path, most = _signed(folder)
     if not path.exists():
         raise SignatureError(f"{folder} has no {path.name}; it was not signed, or the signature was left behind")
     signature = read_bytes(path, SignatureError, SIGNATURE_BYTES + 1)
     try:
-        key.verify(signature, read_bytes(manifest, SignatureError))
+        key.verify(signature, read_bytes(manifest, SignatureError, most))
     except InvalidSignature:
         raise SignatureError(f"{folder}: the manifest does not bear this key's signature; do not use it") from None
 
 
-def _signed(folder: Path) -> tuple[Path, Path]:
-    """The manifest that a signature is over, and where the signature lies."""
-    names = (APP_MANIFEST, APP_SIGNATURE) if is_bundled(folder) else (MANIFEST, SIGNATURE)
-    return folder / names[0], folder / names[1]
+def _signed(folder: Path) -> tuple[Path, Path, int]:
+    """The manifest that a signature is over, where the signature lies, and the most bytes that the first may have."""
+    if is_bundled(folder):
+        return folder / APP_MANIFEST, folder / APP_SIGNATURE, MOST_APP_MANIFEST
+    return folder / MANIFEST, folder / SIGNATURE, MOST_BYTES
 
 
 def _key(path: Path, private: bool) -> Any:

@@ -27,6 +27,7 @@ from parcae_mobile.app_manifest import (
     APP_MANIFEST,
     APP_SIGNATURE,
     MODELS,
+    MOST_APP_MANIFEST,
     NAME,
     AppManifest,
     ModelEntry,
@@ -69,6 +70,7 @@ def put(
     host = load_host(find_target(manifest.target))(artifact, manifest, threads)
     try:
         described = describe(artifact, manifest, host, platform, name)
+        read_app_manifest(described.to_json())  # no app is given what its reader refuses
     except ValidationError as error:
         raise InputError(f"{artifact}: {error.errors()[0]['msg']}; export the artifact again") from None
     done: Done = "replaced" if final.exists() else "added"
@@ -101,7 +103,7 @@ def is_whole(folder: Path, manifest: AppManifest) -> bool:
     except AppManifestError:
         return False
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    same = read_text(folder / APP_MANIFEST, InputError) == manifest.to_json()
+    same = read_text(folder / APP_MANIFEST, InputError, MOST_APP_MANIFEST) == manifest.to_json()
     return same and present - {APP_SIGNATURE} == {*manifest.files, APP_MANIFEST}
 
 
@@ -123,7 +125,7 @@ def read_all(app: Path) -> list[AppManifest]:
     manifests = []
     for path in sorted(app.glob(f"*/{APP_MANIFEST}")):
         try:
-            manifest = read_app_manifest(read_text(path, InputError))
+            manifest = read_app_manifest(read_text(path, InputError, MOST_APP_MANIFEST))
         except AppManifestError as error:
             raise InputError(f"{path}: {error}; remove the folder or bundle it again") from None
         if manifest.name != path.parent.name:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from app_kit.manifest_vectors import changed
+from app_kit.manifest_vectors import text_of
 from export.targets.host import CacheGeometry, Chunk, Host
 from export.targets.onnx.runtime.host import OnnxHost
 from parcae_mobile import Parcae
@@ -269,10 +269,9 @@ def test_manifests_are_taken_and_refused(vectors: Vectors, tmp_path: Path) -> No
             if content is not None:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(base64.b64decode(content))
-        text = case["text"] if "text" in case else changed(given["base"], case.get("changes", []))
         kind = where = None
         try:
-            manifest = read_app_manifest(text)
+            manifest = read_app_manifest(text_of(given["base"], case))
             check_runtime(manifest, app["platform"], app["runtime"], app["version"])
             check_files(manifest, folder)
         except AppManifestError as error:

@@ -10,10 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from app_kit.manifest_vectors import BASE, CONTENTS
+from export.bundle.place import read_all
 from parcae_mobile.app_checks import check_files, read_app_manifest
-from parcae_mobile.errors import AppManifestError, ChecksumError, InputError, ManifestError
+from parcae_mobile.app_manifest import APP_MANIFEST, APP_SIGNATURE, MOST_APP_MANIFEST
+from parcae_mobile.errors import AppManifestError, ChecksumError, InputError, ManifestError, SignatureError
 from parcae_mobile.manifest import MANIFEST, hash_files, verify_files
+from parcae_mobile.signature import check_signature, sign
 from tests.attacks.base import HUGE, NOT_JSON, STRANGE, sparse
 from tests.attacks.case import Case
 from tests.manifest_values import STAGES, manifest_values
@@ -315,4 +320,34 @@ def app_cases() -> list[Case]:
     return cases
 
 
-CASES = [*folder_cases(), *manifest_cases(), *app_cases()]
+def large_app_cases() -> list[Case]:
+    """What is read whole before anything can be known of it: `app.json` and its signature, of sizes that neither has."""
+    key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+
+    def model(name: str, size: int) -> Callable[[Path], Path]:
+        def make(app: Path) -> Path:
+            (app / "model").mkdir()
+            (app / "model" / APP_MANIFEST).write_text(json.dumps(BASE), encoding="utf-8")
+            sign(app / "model", key)
+            sparse(app / "model" / name, size)
+            return app
+
+        return make
+
+    def check(app: Path) -> None:
+        check_signature(app / "model", key.public_key())
+
+    words, json_sizes = "are the most", {"a byte too large": MOST_APP_MANIFEST + 1, "two gigabytes": HUGE}
+    cases = [Case(f"app.json, {n}", model(APP_MANIFEST, s), read_all, InputError, words) for n, s in json_sizes.items()]
+    cases += [
+        Case(f"signed app.json, {n}", model(APP_MANIFEST, s), check, SignatureError, words)
+        for n, s in json_sizes.items()
+    ]
+    cases += [
+        Case(f"app.sig of {size} bytes", model(APP_SIGNATURE, size), check, SignatureError, words)
+        for size in (66, HUGE)
+    ]
+    return cases
+
+
+CASES = [*folder_cases(), *manifest_cases(), *app_cases(), *large_app_cases()]

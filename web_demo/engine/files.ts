@@ -47,6 +47,22 @@ export async function readFiles(manifest: Manifest, source: Source, progress: Pr
   return files;
 }
 
+/**
+ * The first bytes of a file, one more than `most` at the most: whoever gets those refuses the file by their number, and
+ * the rest of it is not read.
+ */
+export async function readStart(stream: ReadableStream<Uint8Array>, most: number): Promise<Uint8Array<ArrayBuffer>> {
+  let content = new Uint8Array(0);
+  for await (const chunk of chunksOf(stream)) {
+    const joined = new Uint8Array(Math.min(content.length + chunk.length, most + 1));
+    joined.set(content);
+    joined.set(chunk.subarray(0, joined.length - content.length), content.length);
+    content = joined;
+    if (content.length > most) break;
+  }
+  return content;
+}
+
 function wrongSize(name: string, found: number, listed: number, more: boolean): EngineError {
   return new EngineError("size", name, `${name} has ${more ? "at least " : ""}${found} bytes, not ${listed}`);
 }

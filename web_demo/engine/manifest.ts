@@ -111,6 +111,8 @@ export interface Manifest {
 }
 
 export const APP_MANIFEST = "app.json";
+/** Bytes that an `app.json` may have: two hundred times what a bundled model's has. Read no further. */
+export const MOST_MANIFEST = 1_000_000;
 const FORMAT = 1;
 const PART = /^[A-Za-z0-9_][A-Za-z0-9_. -]*$/;
 const STAGES: readonly Stage[] = ["prelude", "recur", "coda"];
@@ -118,8 +120,15 @@ const STAGES: readonly Stage[] = ["prelude", "recur", "coda"];
 type Check = (value: unknown, where: string) => void;
 type Values = Record<string, unknown>;
 
+/** Throw `EngineError` of kind json for an `app.json` of more bytes than one may have. */
+export function checkManifestSize(bytes: number): void {
+  if (bytes <= MOST_MANIFEST) return;
+  throw new EngineError("json", "", `${APP_MANIFEST} has more than ${MOST_MANIFEST} bytes; bundle the artifact again`);
+}
+
 /** Validate the text of an `app.json`. Throws `EngineError` of kind json, format, path or field. */
 export function readManifest(text: string): Manifest {
+  checkManifestSize(new TextEncoder().encode(text).length);
   let values: unknown;
   try {
     values = JSON.parse(text);

@@ -11,7 +11,7 @@ import { bytesToHex, hexToBytes } from "@noble/hashes/utils.js";
 import { EngineError } from "./errors.ts";
 
 export const APP_SIGNATURE = "app.sig";
-const SIGNATURE_BYTES = 64;
+export const SIGNATURE_BYTES = 64;
 const KEY = /^[0-9a-f]{64}$/;
 
 /**

@@ -1,9 +1,10 @@
 /** Models: the bundled ones, a person's own folder, the estimate before anything is loaded, and the loading itself. */
 import { EngineError } from "../engine/errors.ts";
+import { readStart } from "../engine/files.ts";
 import { chooseLoops } from "../engine/loops.ts";
-import { APP_MANIFEST, estimateMemory, type Manifest } from "../engine/manifest.ts";
+import { APP_MANIFEST, estimateMemory, MOST_MANIFEST, type Manifest } from "../engine/manifest.ts";
 import { ORT_VERSION } from "../engine/runtime.ts";
-import { APP_SIGNATURE, short } from "../engine/signature.ts";
+import { APP_SIGNATURE, short, SIGNATURE_BYTES } from "../engine/signature.ts";
 import { CallError, Client } from "./client.ts";
 import { announce, el, fact, showError } from "./dom.ts";
 import type { LoadArguments, LoadResult } from "./protocol.ts";
@@ -61,8 +62,8 @@ export class ModelView {
     for (const { name } of index.models) {
       const base = new URL(`models/${encodeURIComponent(name)}/`, document.baseURI).href;
       try {
-        const signature = () => fetchBytes(base + APP_SIGNATURE).catch(() => null);
-        const manifest = await signedManifest(await fetchBytes(base + APP_MANIFEST), signature);
+        const signature = () => fetchStart(base + APP_SIGNATURE, SIGNATURE_BYTES).catch(() => null);
+        const manifest = await signedManifest(await fetchStart(base + APP_MANIFEST, MOST_MANIFEST), signature);
         manifests.push([base, manifest]);
         this.list.append(this.entry(base, manifest));
       } catch (error) {
@@ -95,8 +96,8 @@ export class ModelView {
     try {
       if (!manifestFile) throw new EngineError("missing", `${folder}/${APP_MANIFEST}`, "");
       const signature = files.get(APP_SIGNATURE);
-      const manifest = await signedManifest(await bytesOf(manifestFile), async () =>
-        signature ? bytesOf(signature) : null,
+      const manifest = await signedManifest(await readStart(manifestFile.stream(), MOST_MANIFEST), async () =>
+        signature ? readStart(signature.stream(), SIGNATURE_BYTES) : null,
       );
       const refusal = refusalOf(manifest);
       if (refusal) showError(refusal);
@@ -188,16 +189,12 @@ async function forgetCopies(source: LoadArguments["source"]): Promise<void> {
   }
 }
 
-async function fetchBytes(url: string): Promise<Uint8Array<ArrayBuffer>> {
+async function fetchStart(url: string, most: number): Promise<Uint8Array<ArrayBuffer>> {
   const response = await fetch(new URL(url, document.baseURI));
-  if (!response.ok) throw new EngineError("missing", url.split("/").at(-1)!, "");
-  return new Uint8Array(await response.arrayBuffer());
-}
-
-async function bytesOf(file: Blob): Promise<Uint8Array<ArrayBuffer>> {
-  return new Uint8Array(await file.arrayBuffer());
+  if (!response.ok || !response.body) throw new EngineError("missing", url.split("/").at(-1)!, "");
+  return readStart(response.body, most);
 }
 
 async function fetchIndex(url: string): Promise<Index> {
-  return JSON.parse(new TextDecoder().decode(await fetchBytes(url))) as Index;
+  return JSON.parse(new TextDecoder().decode(await fetchStart(url, MOST_MANIFEST))) as Index;
 }

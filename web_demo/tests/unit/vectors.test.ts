@@ -339,6 +339,7 @@ describe("manifest", () => {
       where?: string;
       text?: string;
       changes?: Change[];
+      bytes?: number;
       files?: Record<string, string | null>;
     }[];
     versions: { version: string; minimum: string; enough: boolean }[];
@@ -355,7 +356,7 @@ describe("manifest", () => {
     return JSON.stringify(values);
   }
 
-  test.each(given.cases)("$kind: $case", async ({ kind, where, text, changes, files }) => {
+  test.each(given.cases)("$kind: $case", async ({ kind, where, text, changes, bytes, files }) => {
     const contents = new Map<string, string | null>(Object.entries({ ...given.contents, ...files }));
     const source: Source = {
       open(name) {
@@ -365,7 +366,8 @@ describe("manifest", () => {
       },
     };
     const attempt = async (): Promise<void> => {
-      const manifest = readManifest(text ?? changed(changes ?? []));
+      const written = text ?? changed(changes ?? []);
+      const manifest = readManifest(written + " ".repeat(Math.max(0, (bytes ?? 0) - Buffer.byteLength(written))));
       checkRuntime(manifest, given.app.platform, given.app.runtime, given.app.version);
       await readFiles(manifest, source);
     };

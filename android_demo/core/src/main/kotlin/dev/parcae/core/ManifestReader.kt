@@ -6,6 +6,9 @@ import kotlinx.serialization.json.contentOrNull
 import kotlinx.serialization.json.intOrNull
 
 const val APP_MANIFEST = "app.json"
+
+/** Bytes that an `app.json` may have: two hundred times what a bundled model's has. Read no further. */
+const val MOST_MANIFEST = 1_000_000
 private const val FORMAT = 1
 private const val ARTIFACT_MANIFEST = "manifest.json"
 private val PATH_PART = Regex("[A-Za-z0-9_][A-Za-z0-9_. -]*")
@@ -14,6 +17,7 @@ private val SHA256 = Regex("[0-9a-f]{64}")
 
 /** Validate the text of an `app.json`. Throws a [Failure] of kind JSON, FORMAT, PATH or FIELD. */
 fun readAppManifest(text: String): AppManifest {
+    checkManifestSize(text.toByteArray().size)
     val values = parseJson(text) as? JsonObject
         ?: throw Failure(Kind.JSON, "$APP_MANIFEST is not a JSON object; bundle the model again.")
     val format = values["format"] as? JsonPrimitive
@@ -25,6 +29,11 @@ fun readAppManifest(text: String): AppManifest {
         throw Failure(Kind.PATH, "$APP_MANIFEST names '$it', a path that leads elsewhere; do not use this model.", it)
     }
     return manifestOf(Fields(values)).also { checkTogether(it) }
+}
+
+/** Throw a [Failure] of kind JSON for an `app.json` of more bytes than one may have. */
+fun checkManifestSize(bytes: Int) {
+    if (bytes > MOST_MANIFEST) throw Failure(Kind.JSON, "$APP_MANIFEST has more than $MOST_MANIFEST bytes; bundle the model again.")
 }
 
 /** Whether a path is relative, POSIX, and stays inside of the folder. */

@@ -1,5 +1,6 @@
 package dev.parcae.core
 
+import java.io.ByteArrayOutputStream
 import java.io.File
 import java.io.IOException
 import java.io.InputStream
@@ -8,6 +9,21 @@ import java.io.InputStream
 interface FileSource {
     /** The stream of a file, null if there is none of that name. */
     fun open(name: String): InputStream?
+}
+
+/**
+ * The first bytes of a stream, one more than [most] at the most: whoever gets those refuses the file by their number, and the
+ * rest of it is not read. (`InputStream.readNBytes` came with Android 13.)
+ */
+fun InputStream.readStart(most: Int): ByteArray {
+    val content = ByteArrayOutputStream()
+    val block = ByteArray(minOf(most + 1, 1 shl 16))
+    while (content.size() <= most) {
+        val count = read(block, 0, minOf(block.size, most + 1 - content.size()))
+        if (count < 0) break
+        content.write(block, 0, count)
+    }
+    return content.toByteArray()
 }
 
 /** A model that is in the store, whole and checked when it came in. */
@@ -22,7 +38,8 @@ class ModelStore(private val folder: File, private val signedBy: String? = null)
     /** Models that can be read, by name. Folders that cannot are left out. */
     fun list(): List<StoredModel> = folder.listFiles().orEmpty().filter { !it.name.endsWith(PART) }.sortedBy { it.name }.mapNotNull {
         try {
-            StoredModel(it, readAppManifest(File(it, APP_MANIFEST).readText()))
+            val bytes = File(it, APP_MANIFEST).inputStream().use { stream -> stream.readStart(MOST_MANIFEST) }
+            StoredModel(it, readAppManifest(String(bytes, Charsets.UTF_8)))
         } catch (_: Failure) {
             null
         } catch (_: IOException) {
@@ -43,12 +60,13 @@ class ModelStore(private val folder: File, private val signedBy: String? = null)
         stopped: () -> Boolean = { false },
         progress: (Long, Long) -> Unit = { _, _ -> },
     ): StoredModel {
-        val bytes = source.open(APP_MANIFEST)?.use { it.readBytes() } ?: throw Failure(
+        val bytes = source.open(APP_MANIFEST)?.use { it.readStart(MOST_MANIFEST) } ?: throw Failure(
             Kind.IMPORT,
             "There is no $APP_MANIFEST in this folder. Choose the folder that parcae-export bundle wrote; a zip has to be unpacked first.",
             APP_MANIFEST,
         )
-        val signature = source.open(APP_SIGNATURE)?.use { it.readBytes() }
+        checkManifestSize(bytes.size)
+        val signature = source.open(APP_SIGNATURE)?.use { it.readStart(SIGNATURE_BYTES) }
         if (signedBy != null) checkSignature(bytes, signature, signedBy)
         val manifest = readAppManifest(String(bytes, Charsets.UTF_8))
         accept(manifest)

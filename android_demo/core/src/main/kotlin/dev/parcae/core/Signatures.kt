@@ -8,9 +8,9 @@ import java.security.spec.X509EncodedKeySpec
 
 /** The signature beside [APP_MANIFEST]: Ed25519 over its bytes, which list every file with its SHA-256. */
 const val APP_SIGNATURE = "app.sig"
+const val SIGNATURE_BYTES = 64
 
 private const val ALGORITHM = "Ed25519"
-private const val SIGNATURE_BYTES = 64
 private const val SHOWN = 16
 private val KEY = Regex("[0-9a-f]{64}")
 

@@ -1,5 +1,6 @@
 package dev.parcae.core
 
+import org.junit.jupiter.api.Assertions.assertArrayEquals
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertNull
 import org.junit.jupiter.api.Assertions.assertThrows
@@ -7,6 +8,7 @@ import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.io.TempDir
 import java.io.File
+import java.io.InputStream
 
 class StoreTest {
     private val bundled = File(System.getProperty("parcae.models"), "parcae-tiny")
@@ -43,6 +45,7 @@ class StoreTest {
             Kind.CHECKSUM to Folder(bundled, mapOf("weights.data" to changed)),
             Kind.MISSING to Folder(bundled, mapOf("model_coda.onnx" to null)),
             Kind.JSON to Folder(bundled, mapOf("app.json" to "PK\u0003\u0004".toByteArray())),
+            Kind.JSON to Folder(bundled, mapOf("app.json" to File(bundled, "app.json").readBytes().copyOf(MOST_MANIFEST + 1))),
             Kind.IMPORT to Folder(folder),
         )
         for ((kind, source) in cases) {
@@ -53,6 +56,27 @@ class StoreTest {
         assertEquals(Kind.RUNTIME, assertThrows(Failure::class.java) { add(store, Folder(bundled), version = "1.20.0") }.kind)
         assertEquals(Kind.IMPORT, assertThrows(Failure::class.java) { add(store, Folder(bundled), free = 1000) }.kind)
         assertTrue(folder.listFiles()!!.isEmpty())
+    }
+
+    @Test
+    fun `reads no more of an endless file than its kind can have`(@TempDir folder: File) {
+        class Endless : InputStream() {
+            var taken = 0
+
+            override fun read() = ' '.code.also { taken++ }
+        }
+
+        val files = mapOf(APP_MANIFEST to Endless(), APP_SIGNATURE to Endless())
+        val source = object : FileSource {
+            override fun open(name: String) = files[name]
+        }
+        val failure = assertThrows(Failure::class.java) { ModelStore(folder, "a".repeat(64)).add(source, accept = {}) }
+        assertEquals(Kind.JSON, failure.kind)
+        assertTrue("more than $MOST_MANIFEST bytes" in failure.message, failure.message)
+        assertEquals(MOST_MANIFEST + 1, files.getValue(APP_MANIFEST).taken)
+        assertEquals(SIGNATURE_BYTES + 1, files.getValue(APP_SIGNATURE).readStart(SIGNATURE_BYTES).size)
+        assertEquals(SIGNATURE_BYTES + 1, files.getValue(APP_SIGNATURE).taken)
+        assertArrayEquals(ByteArray(3), ByteArray(3).inputStream().readStart(3))
     }
 
     @Test
