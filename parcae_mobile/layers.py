@@ -32,10 +32,20 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` through `linear`."""
+    """`nn.Linear` through `linear`. Who builds a model fills it, so nothing is drawn here."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights as they are: drawing them on the meta device would import a compiler, for seconds."""
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias)
+
+
+class Embedding(nn.Embedding):
+    """`nn.Embedding` whose rows are not drawn, as `Linear`'s weights are not."""
+
+    def reset_parameters(self) -> None:
+        """Leave the rows as they are."""
 
 
 class RMSNorm(nn.Module):

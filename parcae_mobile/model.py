@@ -20,7 +20,7 @@ from .config import ParcaeConfig
 from .errors import PromptTooLongError, UsageError
 from .injection import build_injection
 from .kv_cache import FullSequence, KVCache, Slot
-from .layers import Block, Linear, build_norm
+from .layers import Block, Embedding, Linear, build_norm
 from .loops import check_loops
 from .rope import rope_table
 from .stage_names import LAYER_GROUPS
@@ -44,7 +44,7 @@ class Parcae(nn.Module):
         }
         project = Linear(config.recurrent_embedding_dimension, width, bias=config.bias)
         parts: dict[str, nn.Module] = {
-            "wte": nn.Embedding(config.padded_vocab_size, width),
+            "wte": Embedding(config.padded_vocab_size, width),
             "adapter": build_injection(config),
             "C": nn.Identity() if config.plain else project,
             "ln_f": build_norm(config, width),
@@ -55,7 +55,7 @@ class Parcae(nn.Module):
         self.transformer = nn.ModuleDict(parts)
         self.value_embeds = nn.ModuleDict(
             {
-                str(index): nn.Embedding(config.padded_vocab_size, config.value_width)
+                str(index): Embedding(config.padded_vocab_size, config.value_width)
                 for index in range(config.layers(loops=1))
                 if config.has_value_table(index)
             }

@@ -26,8 +26,10 @@ ROTATION_ERROR = 1e-5  # how far cos^2 + sin^2 may be from 1: fp32 gives 1e-7, b
 def rope_table(config: ParcaeConfig) -> Tensor:
     """(positions, head size / 2, 2) cosines and sines in fp32 of position / condense ratio * base^(-2i / head size)."""
     rope, size = config.rope_settings, config.head_size
-    frequencies = 1.0 / (rope.rope_base ** (torch.arange(0, size, 2, dtype=torch.float32) / size))
     length = config.randomize_positions_from or config.block_size
+    if torch.get_default_device().type == "meta":  # a shape is all there is, and computing it would import a compiler
+        return torch.empty(length, (size + 1) // 2, 2)
+    frequencies = 1.0 / (rope.rope_base ** (torch.arange(0, size, 2, dtype=torch.float32) / size))
     angles = torch.outer(torch.arange(length, dtype=torch.float32) / rope.rope_condense_ratio, frequencies)
     return torch.stack([angles.cos(), angles.sin()], -1)
 
