@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,14 @@ from quantize.learning_run import Learning
 from quantize.planning import PlannedTensor, component
 from quantize.recipe import load_recipe
 from quantize.study import shapes
+from quantize.study import trials as trials_module
 from quantize.study.bench import LENGTH, WINDOWS, Bench, reported_windows
 from quantize.study.bits_and_loops import Judge, Point, grown, recipes, rows
 from quantize.study.bits_plot import draw
 from quantize.study.front import TIME_OF_INT8, FrontPoint, multiplied, on_front, variants
 from quantize.study.learned import learned
+from quantize.study.trial_list import HEADS, trials
+from quantize.study.trials import Figures, tables
 
 
 def test_reported_windows_follow_those_of_all_other_tables() -> None:
@@ -102,4 +107,24 @@ def test_what_a_step_costs_at_a_shape(small_values: dict[str, Any], monkeypatch:
     wide = {"intermediate_size": 64, "recurrent_intermediation_embedding_dimension": 64, "block_size": 256}
     monkeypatch.setattr(shapes, "released_config", lambda name: ParcaeConfig.from_dict({**small_values, **wide}))
     heads, _, row = shapes.learning_costs("parcae-140m", 1).splitlines()
-    assert "processor seconds a step" in heads and row.startswith("| parcae-140m | 0 | 1024 |")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    assert "seconds a step" in heads and row.startswith(f"| parcae-140m | {device} | 0 | 1024 |")
+
+
+def test_trials_have_names_of_their_own_and_a_head_for_every_label() -> None:
+    every = trials()
+    assert len({trial.name for trial in every}) == len(every)
+    assert all(len(HEADS[trial.table]) == len(trial.labels) for trial in every)
+    assert {trial.table for trial in every} == set(HEADS)
+
+
+def test_tables_of_trials_show_what_is_kept_and_name_what_was_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials_module, "KEPT", tmp_path / "trials.json")
+    figures = Figures(0.006, 0.004, 0.005, 0.0051, 0.0001, 0.95, 1.01, 60.0, "cpu")
+    (tmp_path / "trials.json").write_text(json.dumps({"rates/0.01": asdict(figures)}))
+    text = tables(["rates", "front"])
+    assert "| 0.01 | 0.00600 | 0.00400 | 0.00510 | 0.00010 | 95.00% | 1.010 | 60 |" in text
+    assert "Not run: rates/0.0025, rates/0.005, rates/0.02." in text
+    assert "front/32/symmetric/none" in text
