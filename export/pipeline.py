@@ -120,7 +120,9 @@ def run_export(
             load_target(target)
         judged = sorted({count for job in jobs for count in judged_loops(job)})
         prepared = prepare(request, source, recipe, judged, progress)
-        results = [export_one(settle_cache(job, progress), prepared, progress) for job in jobs]
+        jobs = [settle_cache(job, progress) for job in jobs]
+        source.release({*prepared.quantized.stored, *prepared.quantized.floats})
+        results = [export_one(job, prepared, progress) for job in jobs]
     for result in results:
         result.needs = needs
     return results
@@ -167,6 +169,7 @@ def make(job: Job, prepared: Prepared, folder: Path, seconds: dict[str, float], 
     rounding, wrong = ({}, []) if gate is None else (gate.too_costly, gate.wrong)
     span, alone = (open_loops(job, prepared.too_costly, costs) for costs in (rounding, {}))
     _add_golden(job, prepared.quantized, span, folder)
+    prepared.quantized.forget()  # another target is written without it
     manifest = draft.model_copy(
         update={
             "artifact": job.final.name,

@@ -61,6 +61,7 @@ def prepare(request: ExportRequest, source: Source, recipe: Recipe, loops: list[
         doubt = unlikely_text(reference.reference, source.model.config.vocab_size) if source.real else None
         source.notes += [doubt] if doubt else []
     compression, too_costly = compression_verdict(request, source, quantized, loops, progress)
+    quantized.forget()
     facts = None
     if request.verify:
         progress("measuring each part of the model")

@@ -9,7 +9,7 @@ source = open_source("parcae-140m", random_weights=True)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,8 +29,10 @@ from parcae_mobile.text import EMBEDDED_MODEL, TokenText, seeded_ids, tokenized
 from parcae_mobile.threads import default_threads
 from parcae_mobile.tokenizer import TextTokenizer
 from parcae_mobile.tokenizer_source import find_tokenizer, fitted_vocabulary
+from quantize.apply import release
 
 EMBEDDED_NAME = "parcae-tiny"
+INJECTION = "transformer.adapter."
 
 
 @dataclass
@@ -62,6 +64,14 @@ class Source:
         if not self._weights_sha256:
             self._weights_sha256 = weights_sha256(self.model)
         return self._weights_sha256
+
+    def release(self, names: Collection[str]) -> None:
+        """Give back the memory of parameters whose quantized form is known, once nothing is measured on them any more.
+
+        The injection stays, because each artifact is compared with it.
+        """
+        self._weights_sha256 = self.weights_sha256
+        release(self.model, [name for name in names if not name.startswith(INJECTION)])
 
     def text(self, split: str, file: Path | None = None, least: int = 1) -> TokenText:
         """Held-out or calibration ids; seeded ones where there is no tokenizer to read a text with.

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from parcae_mobile.model import Parcae
 
-from .apply import Progress, QuantizedModel, with_tensors
+from .apply import Progress, QuantizedModel
 from .gptq import DAMPING, HessianError, damp, quantize_gptq
 from .hessians import BYTES_AT_ONCE, calibration_loops, collect_hessians, exit_loops, passes
 from .learning_run import windows_at_once
@@ -64,7 +64,7 @@ def refine_by_fisher(
                 continue
             if progress is not None:
                 progress(f"moving integers of {name}", small.index(name) + 1, len(small))
-    return replace(quantized, model=with_tensors(quantized.model, tensors), tensors=tensors)
+    return replace(quantized, tensors=tensors, eager=None)
 
 
 def collect_gradients(model: Parcae, windows: Tensor, names: Iterable[str], seed: int = 0) -> dict[str, Tensor]:

@@ -229,8 +229,9 @@ class Run:
         )
         return replace(
             start,
-            model=with_tensors(start.model, tensors, floats),
             tensors=tensors,
+            floats={**start.floats, **floats},
+            eager=None,
             algorithm="learned",
             algorithms={n: "learned" if n in self.student.latents else how for n, how in start.algorithms.items()},
             notes=[*start.notes, note],

@@ -21,7 +21,7 @@ from parcae_mobile.errors import CheckpointError, TensorShapeError, UnexpectedTe
 from parcae_mobile.model import Parcae
 from parcae_mobile.tensor_file import check_room, read_shapes
 
-from .apply import QuantizedModel, with_tensors
+from .apply import QuantizedModel
 from .palette import PaletteTensor
 from .recipe import Recipe
 from .tensor import QuantizedTensor
@@ -85,7 +85,7 @@ def load_quantized(model: Parcae, path: Path, recipe: Recipe) -> QuantizedModel:
     ordered = {name: tensors[name] for name in shapes if name in tensors}
     ordered_palettes = {name: palettes[name] for name in shapes if name in palettes}
     return QuantizedModel(
-        with_tensors(model, {**ordered, **ordered_palettes}, values),
+        model,
         ordered,
         recipe,
         metadata["algorithm"],
@@ -94,6 +94,7 @@ def load_quantized(model: Parcae, path: Path, recipe: Recipe) -> QuantizedModel:
         listed["algorithms"],
         frozenset(listed["halves"]),
         ordered_palettes,
+        values,
     )
 
 
@@ -102,6 +103,6 @@ def changed_floats(reference: Parcae, quantized: QuantizedModel) -> dict[str, Te
     own = dict(reference.named_parameters())
     return {
         name: parameter.detach()
-        for name, parameter in quantized.model.named_parameters()
+        for name, parameter in quantized.outline().named_parameters()
         if name not in quantized.stored and parameter is not own[name] and not torch.equal(parameter, own[name])
     }

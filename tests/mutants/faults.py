@@ -75,7 +75,7 @@ def changed(
     with torch.no_grad():
         for name, value in values.items():
             model.get_parameter(name).copy_(value)
-    return replace(quantized, model=model, tensors={**quantized.tensors, **(tensors or {})})
+    return replace(quantized, eager=model, tensors={**quantized.tensors, **(tensors or {})})
 
 
 def unchecked(tensor: QuantizedTensor, **parts: Tensor) -> QuantizedTensor:
@@ -188,7 +188,7 @@ def untied(quantized: QuantizedModel, size: float, frequent: Sequence[int]) -> Q
     model.rope = quantized.model.rope
     head = quantized.tensors.get("transformer.wte.weight")  # tells a reference that rounds to round the head's input
     tensors = quantized.tensors if head is None else {**quantized.tensors, "lm_head.weight": head}
-    return replace(quantized, model=model.eval(), tensors=tensors)
+    return replace(quantized, eager=model.eval(), tensors=tensors)
 
 
 @contextlib.contextmanager

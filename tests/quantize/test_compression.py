@@ -32,7 +32,7 @@ def test_int8_passes_and_a_spoiled_weight_fails(trained: tuple[Parcae, torch.Ten
     quantized = quantize_with(model, load_recipe("int8"), "rtn")
     assert compression_gate(model, quantized, windows, real=True, loops=(1, 4)).passed is True
     worse = {"transformer.C.weight": model.transformer["C"].weight * 1.1}
-    spoiled = replace(quantized, model=with_tensors(quantized.model, {}, worse))
+    spoiled = replace(quantized, eager=with_tensors(quantized.model, {}, worse))
     verdict = compression_gate(model, spoiled, windows, real=True, loops=(1, 4))
     assert verdict.passed is False
     assert any(line.startswith("T=4: KL ") for line in verdict.failures)
@@ -42,7 +42,7 @@ def test_a_model_that_is_not_finite_fails(trained: tuple[Parcae, torch.Tensor]) 
     model, windows = trained
     quantized = quantize_with(model, load_recipe("int8"), "rtn")
     broken = {"transformer.C.weight": torch.full_like(model.transformer["C"].weight, torch.nan)}
-    spoiled = replace(quantized, model=with_tensors(quantized.model, {}, broken))
+    spoiled = replace(quantized, eager=with_tensors(quantized.model, {}, broken))
     verdict = compression_gate(model, spoiled, windows, True, (1,))
     assert verdict.passed is False and verdict.by_loops[1].kl_mean == torch.inf
 

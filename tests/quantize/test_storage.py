@@ -26,7 +26,7 @@ def test_a_model_comes_back_with_everything_that_is_known_of_it(
     quantized = quantize_with(model, load_recipe(preset), "rtn")
     quantized.fallbacks, quantized.notes = {"transformer.C.weight": "why"}, ["a note"]
     norms = {"transformer.ln_f.weight": torch.full((32,), 0.5)}
-    quantized = replace(quantized, model=with_tensors(quantized.model, {}, norms))
+    quantized = replace(quantized, eager=with_tensors(quantized.model, {}, norms))
     save_quantized(quantized, tmp_path / "q.safetensors", model)
     again = load_quantized(model, tmp_path / "q.safetensors", quantized.recipe)
     for (name, one), (_, other) in zip(quantized.model.named_parameters(), again.model.named_parameters(), strict=True):

@@ -155,7 +155,7 @@ class MilWriter:
     def matrix(self, name: str, tensor: Tensor) -> Var:
         """A matrix of the model as constant in the compute type: our integers and scales, or indices and palettes,
         where it is quantized."""
-        name = EMBEDDINGS if name == HEAD and self.quantized.model.config.tie_embeddings else name
+        name = EMBEDDINGS if name == HEAD and self.quantized.config.tie_embeddings else name
         stored = self.quantized.stored.get(name)
         if stored is None:
             return self.parameter(name, tensor)
@@ -171,11 +171,11 @@ class MilWriter:
         """Integers (rows, columns) with scales (rows, groups): `scale * (data - offset)` is `tensor.dequantize()`."""
         kind = INT8 if tensor.bits == 8 else INT4
         parts = {
-            "data": tensor.integers.numpy().astype(kind),
+            "data": tensor.integers.numpy().view(kind),
             "scale": tensor.scales.numpy().astype(FLOATS[self.compute]),
         }
         if tensor.zero_points is not None:
-            parts["offset"] = tensor.zero_points.numpy().astype(kind)
+            parts["offset"] = tensor.zero_points.numpy().view(kind)
         var = mb.constexpr_blockwise_shift_scale(**parts, name=label)
         for part in parts:
             var.op.inputs[part].op.weight_id = f"{label}.{part}.{self.compute if part == 'scale' else tensor.bits}"

@@ -18,6 +18,7 @@ from export.targets.coreml.attention import Caches, cache_shape
 from export.targets.coreml.builder import MilWriter, Var, floats, int32, integers, state, write_function
 from export.targets.coreml.lowering import StageLowering
 from export.targets.coreml.static import chunk_length
+from parcae_mobile.model import Parcae
 from quantize.apply import QuantizedModel
 
 PREFILL = 64  # tokens of the longer functions' chunks
@@ -25,12 +26,13 @@ PREFILL = 64  # tokens of the longer functions' chunks
 
 def stage_functions(quantized: QuantizedModel, slots: int, context: int, compute: str, kv_dtype: str) -> dict[str, Any]:
     """Six MIL functions by name; `slots` is how many loops have cache slots of their own."""
-    stages, shape = trace_stages(quantized.model), cache_shape(quantized.model, slots, context, kv_dtype)
+    model = quantized.outline()
+    stages, shape = trace_stages(model), cache_shape(model, slots, context, kv_dtype)
     functions = {}
     for chunk in dict.fromkeys((1, min(PREFILL, context))):
         for name, stage in stages.items():
             label = name if chunk == 1 else f"{name}_{PREFILL}"
-            functions[label] = _stage_function(stage, stages, quantized, slots, shape, compute, chunk)
+            functions[label] = _stage_function(stage, stages, quantized, model, slots, shape, compute, chunk)
     return functions
 
 
@@ -38,12 +40,13 @@ def _stage_function(
     stage: Stage,
     stages: Mapping[str, Stage],
     quantized: QuantizedModel,
+    model: Parcae,
     slots: int,
     shape: tuple[int, ...],
     compute: str,
     chunk: int,
 ) -> Any:
-    config, context = quantized.model.config, shape[3]
+    config, context = model.config, shape[3]
     width = config.recurrent_embedding_dimension
     before = stages["prelude"].kv_layers
     first_slots = {"prelude": 0, "coda": before + slots * stages["recur"].kv_layers}
@@ -66,7 +69,7 @@ def _stage_function(
         caches = None
         if stage.kv_layers:
             states = ports["keyCache"], ports["valueCache"]
-            caches = Caches(writer, quantized.model, context, states, ports["position"], chunk)
+            caches = Caches(writer, model, context, states, ports["position"], chunk)
         inputs: dict[str, Var | None] = {name: ports[port(name)] for name in names}
         inputs |= {name: writer.narrow(ports[port(name)]) for name in names if name not in kinds}
         inputs |= {"total": None, "positions": None}
@@ -79,13 +82,14 @@ def _stage_function(
 
 def while_functions(quantized: QuantizedModel, slots: int, context: int, compute: str, kv_dtype: str) -> dict[str, Any]:
     """One MIL function: `logits` (1, chunk, vocabulary) and the last `state` (1, chunk, width) of any chunk."""
-    stages, shape = trace_stages(quantized.model), cache_shape(quantized.model, slots, context, kv_dtype)
+    model = quantized.outline()
+    stages, shape = trace_stages(model), cache_shape(model, slots, context, kv_dtype)
     before, layers = stages["prelude"].kv_layers, stages["recur"].kv_layers
 
     def body(ports: Mapping[str, Var]) -> Sequence[Var]:
         writer, ids = MilWriter(quantized, compute), ports["input_ids"]
         states = ports["keyCache"], ports["valueCache"]
-        caches = Caches(writer, quantized.model, context, states, ports["position"], chunk_length(writer, ids))
+        caches = Caches(writer, model, context, states, ports["position"], chunk_length(writer, ids))
         with writer.part("prelude"):
             hoisted = StageLowering(stages["prelude"], writer, caches, 0, {"input_ids": ids, "total": None}).run()
             zero = writer.narrow(writer.op("fill_like", ref_tensor=hoisted["injected"], value=np.float32(0)))

@@ -41,16 +41,22 @@ def open_exact(folder: Path, manifest: Manifest, threads: int = 0) -> Host:
 
 @torch.no_grad()
 def reference(quantized: QuantizedModel, compute: str) -> Parcae:
-    """The eager model with the values that a package of this compute type stores."""
+    """The eager model with the values that a package of this compute type stores; it shares those that stay."""
     if compute != "fp16":
         return quantized.model
-    model = NormaliseFirst(quantized.model.config)
-    model.load_state_dict(quantized.model.state_dict())
-    for name, parameter in model.named_parameters():
-        if name not in quantized.stored and not any(part in name for part in KEPT_FP32):
-            parameter.copy_(parameter.half().float())
+    with torch.device("meta"):
+        model = NormaliseFirst(quantized.config)
+    stored = {
+        name: parameter
+        if name in quantized.stored or any(part in name for part in KEPT_FP32)
+        else parameter.half().float()
+        for name, parameter in quantized.model.named_parameters()
+    }
+    if quantized.config.tie_embeddings:
+        stored["lm_head.weight"] = stored["transformer.wte.weight"]
+    model.load_state_dict(stored, assign=True)
     model.rope = quantized.model.rope.half().float()
-    return model.eval()
+    return model.eval().requires_grad_(False)
 
 
 def rewrite(folder: Path, to: Path) -> str | None:

@@ -23,13 +23,14 @@ def static_functions(
     quantized: QuantizedModel, loops: int, slots: int, context: int, compute: str, kv_dtype: str
 ) -> dict[str, Any]:
     """The one MIL function of an unrolled model; `slots` is how many loops have cache slots of their own."""
-    stages, shape = trace_stages(quantized.model), cache_shape(quantized.model, slots, context, kv_dtype)
+    model = quantized.outline()
+    stages, shape = trace_stages(model), cache_shape(model, slots, context, kv_dtype)
 
     def body(inputs: Mapping[str, Var]) -> list[Var]:
         writer, ids = MilWriter(quantized, compute), inputs["inputIds"]
         start = writer.cast(writer.op("read_state", input=inputs["position"]), "int32")
         states = inputs["keyCache"], inputs["valueCache"]
-        caches = Caches(writer, quantized.model, context, states, start, chunk_length(writer, ids))
+        caches = Caches(writer, model, context, states, start, chunk_length(writer, ids))
         writer.op("coreml_update_state", state=inputs["position"], value=writer.cast(caches.end, "fp16"))
         return [writer.output(run_stages(stages, writer, caches, ids, loops, slots), "logits", compute)]
 

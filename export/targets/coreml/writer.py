@@ -40,7 +40,7 @@ def write(quantized: QuantizedModel, folder: Path, options: WriteOptions) -> Non
                 f"--context {context}: a static package counts tokens in an fp16 state, which is exact up to {LONGEST}"
             )
         functions = static_functions(quantized, int(options.loops), slots, context, compute, options.kv_dtype)
-        metadata[HUB_NAME] = quantized.model.config.name or "parcae"
+        metadata[HUB_NAME] = quantized.config.name or "parcae"
     else:
         make = {"stages": stage_functions, "while": while_functions}[options.loop_form]
         functions = make(quantized, slots, context, compute, options.kv_dtype)

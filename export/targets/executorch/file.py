@@ -2,7 +2,7 @@
 
     file = PteFile(path.read_bytes())
     for matrix in file.matrices("coda"): ...               # what XNNPACK multiplies with: integers, scales, floats
-    smaller = store_once(data)
+    file.writelines(store_once(data))                      # an open file; in pieces
 
 A file is a flatbuffer followed by segments. Constants of portable operators share one segment; every constant of
 XNNPACK is a segment of its own, found by name. The runtime loads a segment by its offset and size alone, so a named
@@ -183,8 +183,11 @@ def values_by_id(graph: dict[str, Any]) -> dict[int, dict[str, Any]]:
     return values
 
 
-def store_once(data: bytes) -> bytes:
-    """Drop named segments whose bytes a constant has too, and let their names point into the constants' segment."""
+def store_once(data: bytes) -> list[bytes | memoryview]:
+    """Drop named segments whose bytes a constant has too, and let their names point into the constants' segment.
+
+    Returns the smaller file in pieces, most of which are views of `data`.
+    """
     file = PteFile(data)
     constants = file.segment(file.home)
     inside: dict[int, int] = {}
@@ -197,14 +200,16 @@ def store_once(data: bytes) -> bytes:
         if start is not None:
             inside[index] = start
     if not inside:
-        return data
+        return [data]
     header = bytearray(data[: file.base])
-    body, offsets = bytearray(), {}
+    pieces: list[bytes | memoryview] = []
+    length, offsets = 0, {}
     for index in range(len(file.segments)):
         if index not in inside:
-            body += b"\0" * (-len(body) % ALIGNMENT)
-            offsets[index] = len(body)
-            body += file.segment(index)
+            padding = bytes(-length % ALIGNMENT)
+            offsets[index] = length + len(padding)
+            pieces += [padding, file.segment(index)]
+            length = offsets[index] + len(file.segment(index))
     offsets |= {index: offsets[file.home] + start for index, start in inside.items()}
     root = Table(data, int.from_bytes(data[:4], "little"))
     vector = root.Vector(root.Offset(_SEGMENTS_SLOT))
@@ -215,9 +220,9 @@ def store_once(data: bytes) -> bytes:
             struct.pack_into("<Q", header, table.Pos + slot, offset)
         elif offset:
             raise InputError("a segment of the program has no offset to change; export with executorch 1.4.1")
-    magic, length, program_size, base, _ = HEADER.unpack_from(header, HEADER_AT)
-    HEADER.pack_into(header, HEADER_AT, magic, length, program_size, base, len(body))
-    return bytes(header + body)
+    magic, program_bytes, program_size, base, _ = HEADER.unpack_from(header, HEADER_AT)
+    HEADER.pack_into(header, HEADER_AT, magic, program_bytes, program_size, base, length)
+    return [bytes(header), *pieces]
 
 
 def _column(values: np.ndarray) -> np.ndarray:

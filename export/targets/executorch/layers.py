@@ -1,6 +1,6 @@
 """The model's layers as XNNPACK takes them, put in place of the eager ones before tracing.
 
-    model = friendly_model(quantized)                      # shares every float tensor with quantized.model
+    model = friendly_model(quantized)                      # shares every float tensor with the eager model
 
 XNNPACK has no mean over the last dimension and no strided slice, and nothing of a dynamic length may be sliced. So a
 mean is a product with a constant row, a pair swap is a product with a small block of zeros and ones (exact), and the
@@ -171,7 +171,7 @@ def check_linear(name: str, tensor: QuantizedTensor) -> None:
 
 def friendly_model(quantized: QuantizedModel) -> Parcae:
     """A copy of the model whose layers XNNPACK can take. Raises `UsageError` for a format that it cannot."""
-    model = fold_injection(quantized.model)
+    model = fold_injection(quantized.outline())
     tied = model.config.tie_embeddings
     for name, module in list(model.named_modules()):
         parent = model.get_submodule(name.rpartition(".")[0])

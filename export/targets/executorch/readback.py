@@ -38,7 +38,7 @@ def methods_of(file: PteFile) -> list[str]:
 def unmatched(file: PteFile, quantized: QuantizedModel) -> list[str]:
     """Quantized parameters that the file does not hold integer by integer and scale by scale, and matrices of the file
     that are in no recipe. A tied head's matrix and table are both looked for."""
-    tied = quantized.model.config.tie_embeddings
+    tied = quantized.config.tie_embeddings
     names: dict[str, str] = {}
     for name, tensor in quantized.tensors.items():
         digest = _digest(tensor.integers.numpy(), tensor.scales.numpy())

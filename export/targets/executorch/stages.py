@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers the cache and attention operators
 from torch import Tensor, nn
@@ -70,13 +71,18 @@ class LayerCache(nn.Module):
         super().__init__()
         self.context, self.norm, self.turn = context, norm, turn
         for name in ("keys", "values"):
-            self.register_buffer(name, torch.zeros(1, slots * context, kv_heads, size), persistent=False)
+            self.register_buffer(name, untouched_zeros(1, slots * context, kv_heads, size), persistent=False)
 
     def place(self, x: Tensor, chunk: Chunk, normalise: bool) -> Tensor:
         """Rotate adjacent pairs, then normalise."""
         if chunk.cosines is not None and chunk.sines is not None and self.turn is not None:
             x = x * chunk.cosines + self.turn(x) * chunk.sines
         return self.norm(x) if normalise else x
+
+
+def untouched_zeros(*shape: int) -> Tensor:
+    """fp32 zeros that take no memory until they are written to: caches of many loops are large, and only traced."""
+    return torch.from_numpy(np.zeros(shape, np.float32))
 
 
 class Method(nn.Module):

@@ -78,7 +78,7 @@ def write_static(
     """
     check_delegate(delegate)
     check_quantization(quantized)
-    config = quantized.model.config
+    config = quantized.config
     chunk = min(chunk, context)
     programs = trace_unrolled(friendly_model(quantized), context, loops, slots or loops, chunk)
     constants: dict[str, Any] = {
@@ -111,7 +111,7 @@ def write_dynamic(
     check_quantization(quantized)
     slots, chunk = slots or max_loops, min(chunk, context)
     programs = trace_methods(friendly_model(quantized), context, slots, chunk)
-    config = quantized.model.config
+    config = quantized.config
     constants = {
         "get_max_seq_len": chunk,
         "get_max_context_len": context,
@@ -125,7 +125,8 @@ def write_dynamic(
 
 def _write(folder: Path, programs: dict[str, Any], constants: dict[str, Any]) -> dict[str, Delegation]:
     data, delegation = lower(programs, dict(sorted(constants.items())))
-    (folder / MODEL).write_bytes(store_once(data))
+    with (folder / MODEL).open("wb") as file:
+        file.writelines(store_once(data))
     return delegation
 
 

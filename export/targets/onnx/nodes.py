@@ -89,7 +89,7 @@ class StageNodes:
         return program.state_dict[name] if name in program.state_dict else program.constants[name]
 
     def canonical(self, name: str) -> str:
-        tied = self.quantized.model.config.tie_embeddings
+        tied = self.quantized.config.tie_embeddings
         return "transformer.wte.weight" if tied and name == "lm_head.weight" else name
 
     def operand(self, value: Any, like: str = "float32") -> str:

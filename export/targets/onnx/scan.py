@@ -42,7 +42,8 @@ class _Composer:
         self, quantized: QuantizedModel, weights: WeightFile, level: int, kv_scales: CacheScales | None
     ) -> None:
         self.quantized, self.weights, self.level, self.kv_scales = quantized, weights, level, kv_scales
-        self.stages = trace_stages(quantized.model)
+        self.model = quantized.outline()
+        self.stages = trace_stages(self.model)
         self.initializers: dict[str, TensorProto] = {}
 
     def graph(self) -> GraphProto:
@@ -116,7 +117,7 @@ class _Composer:
         return [value for value in (*stage.inputs, *stage.outputs) if value.startswith(prefix)]
 
     def _declare(self, name: str, value: str, stacked: bool = False) -> ValueInfoProto:
-        return declare(self.quantized.model, name, value, stacked=stacked, int8_cache=self.kv_scales is not None)
+        return declare(self.model, name, value, stacked=stacked, int8_cache=self.kv_scales is not None)
 
 
 def _scan_name(stage: str, value: str) -> str:

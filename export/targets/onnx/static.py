@@ -72,11 +72,12 @@ class _Composer:
     ) -> None:
         self.quantized, self.weights, self.level = quantized, weights, level
         self.kv_scales, self.portable = kv_scales, portable
-        self.stages = trace_stages(quantized.model)
+        self.model = quantized.outline()
+        self.stages = trace_stages(self.model)
 
     def graph(self, loops: int, last_logits: bool, slots: int) -> GraphProto:
         """The graph of one loop count, with `slots` cache slots for each recurrent layer."""
-        model = self.quantized.model
+        model = self.model
         initializers: Initializers = {}
         first = _FirstLayers.of(model.config, slots)
         nodes = self._lower(initializers, "prelude", "prelude/", first.prelude)
@@ -106,11 +107,11 @@ class _Composer:
         def lower(names: dict[str, str]) -> list[NodeProto]:
             return self._lower(initializers, "recur", BODY, 0, names)
 
-        return scan_static(self.quantized.model, self.stages["recur"], self.weights, initializers, loops, lower)
+        return scan_static(self.model, self.stages["recur"], self.weights, initializers, loops, lower)
 
     def _ports(self, first: _FirstLayers, last_logits: bool) -> tuple[list[ValueInfoProto], list[ValueInfoProto]]:
         """The graph's inputs and outputs."""
-        model, int8 = self.quantized.model, self.kv_scales is not None
+        model, int8 = self.model, self.kv_scales is not None
         placed = [("prelude", first.prelude), *(("recur", layer) for layer in first.recurrent), ("coda", first.coda)]
 
         def caches(prefix: str, length: str) -> list[ValueInfoProto]:

@@ -51,7 +51,7 @@ def write(quantized: QuantizedModel, folder: Path, options: WriteOptions) -> Non
             portable=options.portable,
             kv_policy=options.kv_policy,
         )
-        write_client_files(quantized.model.config, folder, options)
+        write_client_files(quantized.config, folder, options)
     elif options.portable:
         write_stages(quantized, folder, options.compute, options.kv_scales, PortableLowering)
     else:
@@ -151,16 +151,16 @@ def write_stages(
     lowering: type[StageLowering] = StageLowering,
 ) -> list[str]:
     """Write three graphs and the weights file into `folder`; returns the file names."""
-    weights = WeightFile(folder / WEIGHTS)
+    weights, model = WeightFile(folder / WEIGHTS), quantized.outline()
     names = []
-    for name, stage in trace_stages(quantized.model).items():
+    for name, stage in trace_stages(model).items():
         initializers: dict[str, TensorProto] = {}
         scales = scales_of(kv_scales, name)
         level = ACCURACY_LEVELS[compute]
         nodes = lowering(stage, quantized, weights, initializers, level, kv_scales=scales).run()
         inputs, outputs = (
             [
-                declare(quantized.model, name, value, int8_cache=scales is not None, pads_heads=lowering.pads_heads)
+                declare(model, name, value, int8_cache=scales is not None, pads_heads=lowering.pads_heads)
                 for value in values
             ]
             for values in (stage.inputs, stage.outputs)

@@ -72,7 +72,7 @@ class PortableLowering(StageLowering):
         """Rows of a table. The tied table is read by columns of the head's matrix, so that it is stored once."""
         weight, ids = node.args[0], self.reshape(self.operand(node.args[1]), [-1])
         name = self.canonical(self.parameters[weight])
-        tied = self.quantized.model.config.tie_embeddings and name == TABLE
+        tied = self.quantized.config.tie_embeddings and name == TABLE
         tensor = self.quantized.tensors.get(name)
         if tensor is None:
             table = self.stored(weight, transposed, COLUMNS) if tied else self.stored(weight)

@@ -133,7 +133,7 @@ def test_a_context_with_room_for_few_tokens_can_pass(artifacts: Any, texts: torc
 
 def test_the_verdict_of_the_gate_names_what_failed(artifacts: Any, texts: torch.Tensor) -> None:
     folder, quantized = artifacts("stages")
-    other = replace(quantized, model=load_model(Path(__file__).parents[3] / "data" / "tiny-trained"))
+    other = replace(quantized, eager=load_model(Path(__file__).parents[3] / "data" / "tiny-trained"))
     with torch.no_grad():
         other.model.transformer["ln_f"].weight *= 1.001
     verdict = judge(opened(folder, "stages", quantized.model), other, texts[:1])
