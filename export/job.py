@@ -1,18 +1,22 @@
 """One artifact to be made: a request resolved for one target, everything that decides the artifact's bytes.
 
     job = resolve(request, source, recipe, target, group)  # raises before any work starts
-    job = settle_cache(job, progress)                      # `--kv auto` measured, scales of an int8 cache
+    policies = ask_policies([job], beside)                 # `--kv auto` begins to measure
+    job = settle_cache(job, policies, progress)            # the policy chosen, scales of an int8 cache
 
 A job is never changed: what is measured for it gives a new one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
-from export.kv.choice import JUDGED_LOOPS, LENGTH, WINDOWS, PolicyChoice, choose_policy
+from export.beside import Answer, Beside
+from export.kv.choice import JUDGED_LOOPS, LENGTH, WINDOWS, PolicyChoice, choice_from, policy_distances
 from export.kv.scales import measure_scales
 from export.request import AUTO, ExportRequest
 from export.source import Source
@@ -23,6 +27,7 @@ from parcae_mobile.errors import ToolMissingError, UsageError
 from parcae_mobile.loops import KV_BYTES, KV_POLICIES
 from parcae_mobile.manifest import Compute, LoopForm
 from parcae_mobile.model import Parcae
+from parcae_mobile.parity import Distance
 from quantize.recipe import Recipe, assign_rules, half_matrices
 
 
@@ -118,18 +123,32 @@ def default_compute(target: Target, recipe: Recipe) -> str:
     return "int8" if any(rule.bits < 16 for rule in recipe.rules) and "int8" in target.computes else target.computes[0]
 
 
-def settle_cache(job: Job, progress: Progress) -> Job:
+Judged = tuple[int, int]  # loops and tokens of a text at which policies are compared
+Policies = Mapping[Judged, Answer[dict[str, Distance]]]
+
+
+def ask_policies(jobs: Sequence[Job], beside: Beside) -> Policies:
+    """Begin to measure for `--kv auto` what each policy costs: once for all artifacts that are judged alike."""
+    asked: dict[Judged, Answer[dict[str, Distance]]] = {}
+    for job in jobs:
+        judged = _judged_policies(job)
+        if judged is not None and judged not in asked:
+            loops, length = judged
+            windows = job.source.text("heldout", job.request.text).windows(WINDOWS, length)
+            work = partial(policy_distances, job.source.model, windows, loops)
+            asked[judged] = beside.start("measuring KV policies", work)
+    return asked
+
+
+def settle_cache(job: Job, policies: Policies, progress: Progress) -> Job:
     """The job with the KV policy that `--kv auto` chooses for this model, and with the scales of an int8 cache."""
     request, source, options, choice = job.request, job.source, job.options, None
-    may_share = job.target.shares_slots(options.loop_form, options.portable)
-    if request.kv == AUTO and may_share and source.real:
-        progress("measuring KV policies")
-        length = min(LENGTH, source.model.config.context, options.context) - 1
-        if length > 0:  # a single token has no past to share
-            windows = source.text("heldout", request.text).windows(WINDOWS, length)
-            size = KV_BYTES[options.kv_dtype]
-            choice = choose_policy(source.model, windows, options.max_loops, options.context, size)
-            options = replace(options, kv_policy=choice.policy)
+    judged = _judged_policies(job)
+    if judged is not None:
+        distances, size = policies[judged](), KV_BYTES[options.kv_dtype]
+        config = source.model.config
+        choice = choice_from(distances, config, judged[0], options.max_loops, options.context, size)
+        options = replace(options, kv_policy=choice.policy)
     if options.kv_dtype == "int8":
         progress("measuring KV scales")
         length = min(LENGTH, source.model.config.context) - 1
@@ -138,6 +157,16 @@ def settle_cache(job: Job, progress: Progress) -> Job:
             options, kv_scales=measure_scales(source.model, windows, min(JUDGED_LOOPS, options.max_loops))
         )
     return replace(job, options=options, kv_choice=choice)
+
+
+def _judged_policies(job: Job) -> Judged | None:
+    """None where no policy is measured: one was named, slots cannot be shared, or there is no text to judge by."""
+    options, config = job.options, job.source.model.config
+    may_share = job.target.shares_slots(options.loop_form, options.portable)
+    length = min(LENGTH, config.context, options.context) - 1
+    if job.request.kv != AUTO or not may_share or not job.source.real or length < 1:  # one token has no past to share
+        return None
+    return min(JUDGED_LOOPS, options.max_loops), length
 
 
 def next_policy(job: Job) -> Job | None:

@@ -8,9 +8,11 @@ artifacts of a run share is made in prepare.py, what each has of its own here.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from export.artifact.assemble import assemble
 from export.artifact.describe import describe
 from export.artifact.golden import GOLDEN_TOKENS, golden_loops, write_golden
 from export.artifact.publish import check_output, failed_folder, publish, staging
+from export.beside import Beside, spare_core
 from export.gates.certificate import certify
 from export.gates.lowering import (
     TEXT_TOKENS,
@@ -29,7 +32,17 @@ from export.gates.lowering import (
 )
 from export.gates.reference import CheckedReference, artifact_distance
 from export.gates.span import Span, open_span
-from export.job import Job, Progress, judged_loops, needed_loops, next_policy, resolve, settle_cache, silent
+from export.job import (
+    Job,
+    Progress,
+    ask_policies,
+    judged_loops,
+    needed_loops,
+    next_policy,
+    resolve,
+    settle_cache,
+    silent,
+)
 from export.prepare import NOT_RUN, Prepared, prepare, timed
 from export.report.files import write_pages
 from export.request import (
@@ -43,13 +56,22 @@ from export.request import (
 )
 from export.resources import Needs, check_resources
 from export.source import open_source, torch_threads
-from export.targets.registry import DYNAMIC, StoredInjection, find_target, load_host, load_target, memory_report
+from export.targets.registry import (
+    DYNAMIC,
+    StoredInjection,
+    find_target,
+    load_exact,
+    load_host,
+    load_target,
+    memory_report,
+)
 from export.texts import windows_for
 from parcae_mobile.manifest import MANIFEST, Manifest, ReferenceEntry, Verdict, hash_files
 from quantize.apply import QuantizedModel
 from quantize.budgets import check_budget
 from quantize.recipe import load_recipe, rules_without_effect
 
+ALONE = Beside(spare=False)
 Costs = Mapping[int, Sequence[str]]  # loop count -> what exceeds its budget there
 
 
@@ -112,23 +134,25 @@ def run_export(
     if not recipe.is_preset:  # presets have rules for parts that not every model has
         unmet = rules_without_effect(recipe, source.model)
         source.notes += [f"recipe {recipe.name}: no parameter meets the rule {match!r} first" for match in unmet]
-    with torch_threads(request.threads, source.model.config):
+    spare = spare_core(request.threads, source.model.config.recurrent_embedding_dimension)
+    with torch_threads(request.threads, source.model.config), Beside(spare, progress) as beside:
         jobs = [resolve(request, source, recipe, t, group) for t in targets for group in group_loops(t, loops)]
         for job in jobs:
             check_output(job.final, request.force)
+        policies = ask_policies(jobs, beside)
         for target in targets:  # after what can be refused without their libraries, which take seconds to import
             load_target(target)
         judged = sorted({count for job in jobs for count in judged_loops(job)})
-        prepared = prepare(request, source, recipe, judged, progress)
-        jobs = [settle_cache(job, progress) for job in jobs]
+        prepared = prepare(request, source, recipe, judged, progress, beside)
+        jobs = [settle_cache(job, policies, progress) for job in jobs]
         source.release({*prepared.quantized.stored, *prepared.quantized.floats})
-        results = [export_one(job, prepared, progress) for job in jobs]
+        results = [export_one(job, prepared, progress, beside) for job in jobs]
     for result in results:
         result.needs = needs
     return results
 
 
-def export_one(job: Job, prepared: Prepared, progress: Progress = silent) -> ExportResult:
+def export_one(job: Job, prepared: Prepared, progress: Progress = silent, beside: Beside = ALONE) -> ExportResult:
     """Write, certify, verify and publish one artifact.
 
     If it fails under a KV policy that was chosen for it, the next one is tried.
@@ -136,7 +160,7 @@ def export_one(job: Job, prepared: Prepared, progress: Progress = silent) -> Exp
     seconds: dict[str, float] = {}
     while True:
         with staging(job.final) as folder:
-            attempt = make(job, prepared, folder, seconds, progress)
+            attempt = make(job, prepared, folder, seconds, progress, beside)
             other = next_policy(job) if attempt.problems and not attempt.hopeless else None
             if other is None:
                 final = failed_folder(job.final) if attempt.problems else job.final
@@ -153,7 +177,9 @@ def export_one(job: Job, prepared: Prepared, progress: Progress = silent) -> Exp
     return result
 
 
-def make(job: Job, prepared: Prepared, folder: Path, seconds: dict[str, float], progress: Progress) -> Made:
+def make(
+    job: Job, prepared: Prepared, folder: Path, seconds: dict[str, float], progress: Progress, beside: Beside
+) -> Made:
     """Fill a folder with one artifact, its verdicts and its manifest."""
     module = load_target(job.target)
     progress(f"writing {job.target.name} ({job.options.loop_form})")
@@ -161,13 +187,14 @@ def make(job: Job, prepared: Prepared, folder: Path, seconds: dict[str, float], 
         if job.source.tokenizer is not None:
             job.source.tokenizer.save(folder)
         delegation = module.write(prepared.quantized, folder, job.options) or {}
-    stored, draft, problems = certified(job, prepared.quantized, folder, prepared.compression)
+    stored, draft, problems = certified(job, prepared.quantized, folder)
     gate, reference = None, None
     if prepared.reference is not None:
         with timed(seconds, "gates"):
-            gate, reference = verify(job, prepared.quantized, prepared.reference, folder, draft, progress)
+            gate, reference = verify(job, prepared.quantized, prepared.reference, folder, draft, progress, beside)
+    cost = prepared.compression()
     rounding, wrong = ({}, []) if gate is None else (gate.too_costly, gate.wrong)
-    span, alone = (open_loops(job, prepared.too_costly, costs) for costs in (rounding, {}))
+    span, alone = (open_loops(job, cost.too_costly, costs) for costs in (rounding, {}))
     _add_golden(job, prepared.quantized, span, folder)
     prepared.quantized.forget()  # another target is written without it
     manifest = draft.model_copy(
@@ -178,27 +205,27 @@ def make(job: Job, prepared: Prepared, folder: Path, seconds: dict[str, float], 
             "closed": {str(count): why for count, why in span.closed.items()},
             "delegation": delegation,
             "lowering": NOT_RUN if gate is None else gate.to_verdict(span.closed),
-            "compression": _compression_of(job, prepared.compression, alone),
+            "compression": _compression_of(job, cost.verdict, alone),
             "reference": reference,
             "files": hash_files(folder),
             "verified_by": job.target.host_runtime if job.request.verify else "not verified",
         }
     )
-    write_pages(job, manifest, prepared.facts, stored, folder)
+    write_pages(job, manifest, prepared.facts(), stored, folder)
+    if gate is not None:
+        seconds |= {"compression": round(prepared.compression.seconds, 2), "facts": round(prepared.facts.seconds, 2)}
     manifest = manifest.model_copy(update={"files": hash_files(folder)})
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     hopeless = bool(problems or wrong or alone.problems)
     return Made(manifest, [*problems, *wrong, *span.problems], hopeless)
 
 
-def certified(
-    job: Job, quantized: QuantizedModel, folder: Path, compression: Verdict
-) -> tuple[StoredInjection | None, Manifest, list[str]]:
+def certified(job: Job, quantized: QuantizedModel, folder: Path) -> tuple[StoredInjection | None, Manifest, list[str]]:
     """The injection as the written files hold it, the manifest's draft with its certificate, and what is wrong."""
     module = load_target(job.target)
     stored = module.read_injection(folder)
     certificate = certify(job.source.model, stored)
-    draft = assemble(job, quantized, module.signatures(folder), certificate, compression)
+    draft = assemble(job, quantized, module.signatures(folder), certificate)
     return stored, draft, list(certificate.problems)
 
 
@@ -227,6 +254,7 @@ def verify(
     folder: Path,
     draft: Manifest,
     progress: Progress,
+    beside: Beside = ALONE,
 ) -> tuple[LoweringVerdict, ReferenceEntry]:
     """Gate 1 on the written files, and their distance to the golden reference."""
     options = job.options
@@ -234,9 +262,12 @@ def verify(
     host = load_host(job.target)(folder, draft, job.request.threads)
     budget = budget_name(draft.compute, draft.kv.dtype)
     texts = windows_for(job.source, "heldout", job.request.text, 8, min(TEXT_TOKENS, draft.kv.context))
-    exact = open_exact(job.target, folder, draft, quantized, options.cache, host)
-    with tempfile.TemporaryDirectory(prefix="parcae-rewritten-") as other:
-        rewritten = open_rewritten(job.target, folder, Path(other), draft, quantized, options.cache)
+    with contextlib.ExitStack() as stack:
+        to = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parcae-rewritten-")))
+        rewrite = beside.start("rewriting it as other tools do", partial(load_exact(job.target).rewrite, folder, to))
+        stack.callback(rewrite.close)  # before its folder goes
+        exact = open_exact(job.target, folder, draft, quantized, options.cache, host)
+        rewritten = partial(open_rewritten, job.target, rewrite, to, draft, quantized, options.cache)
         result = lowering_gate(host, quantized.model, texts, loops, budget, options.cache, progress, exact, rewritten)
     return result, reference.entry(artifact_distance(host, reference.reference, loops))
 

@@ -1,7 +1,7 @@
 """What the artifacts of one run share, made once: the integers, what they cost, and the checked golden reference.
 
-prepared = prepare(request, source, recipe, loops, progress)
-prepared.too_costly                                    # {1: ["T=1: KL 0.019 nats is above 0.013"]}
+prepared = prepare(request, source, recipe, loops, progress, beside)
+prepared.compression().too_costly                      # {1: ["T=1: KL 0.019 nats is above 0.013"]}
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from torch import Tensor
+
+from export.beside import Answer, Beside
 from export.gates.reference import CheckedReference, check_reference, unlikely_text
-from export.job import Progress
+from export.job import Progress, silent
 from export.report.page.measure import model_facts
 from export.report.page.subject import ModelFacts
 from export.request import ExportRequest
@@ -21,6 +25,7 @@ from export.source import Source
 from export.texts import CALIBRATION_WINDOWS, WINDOW, calibration_windows, text_count
 from parcae_mobile.errors import UsageError
 from parcae_mobile.manifest import Verdict
+from parcae_mobile.model import Parcae
 from quantize.algorithms import LEARNED_WINDOWS, quantize_with
 from quantize.algorithms import resolve as resolve_algorithm
 from quantize.apply import QuantizedModel
@@ -30,44 +35,54 @@ from quantize.learning_run import STEPS, Learning
 from quantize.recipe import Recipe
 
 NOT_RUN = Verdict(passed=None, by_loops={}, note="not run (--no-verify)")
+NO_QUALITY = "not run: random weights or no tokenizer, quality has no meaning"
+NO_TEXT = "not run: a model of one position predicts nothing from a text"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The compression gate's verdict, and by loop count what exceeds its budget."""
+
+    verdict: Verdict
+    too_costly: dict[int, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Prepared:
     """What the artifacts of one run share: the integers, what they cost, and the checked golden reference.
 
-    `too_costly` are the loop counts at which compression exceeds its budget, and by what.
+    Cost and facts are asked for where they are needed; without gates there are no facts and no reference.
     """
 
     quantized: QuantizedModel
-    compression: Verdict
-    too_costly: dict[int, list[str]]
-    reference: CheckedReference | None  # None without gates
-    facts: ModelFacts | None  # for the report; None without gates
+    compression: Answer[Cost]
+    reference: CheckedReference | None
+    facts: Answer[ModelFacts | None]  # for the report
     seconds: dict[str, float]
 
 
-def prepare(request: ExportRequest, source: Source, recipe: Recipe, loops: list[int], progress: Progress) -> Prepared:
-    """Quantize, check the reference and run the compression gate at `loops`, once for all targets."""
+def prepare(
+    request: ExportRequest, source: Source, recipe: Recipe, loops: list[int], progress: Progress, beside: Beside
+) -> Prepared:
+    """Quantize, begin the compression gate at `loops` and check the reference, once for all targets."""
     seconds: dict[str, float] = {}
     progress(f"quantizing ({recipe.name}, {request.algorithm})")
     with timed(seconds, "quantize"):
         quantized = quantize(request, source, recipe, progress)
-    reference = None
+    compression = compression_cost(request, source, quantized, loops, beside)
+    reference, facts = None, Answer[ModelFacts | None]("no facts", lambda: None, silent)
     if request.verify:
         progress("checking fp32 against the golden reference")
         with timed(seconds, "reference"):
             reference = check_reference(source, source.text("heldout", request.text, 128), request.reference)
         doubt = unlikely_text(reference.reference, source.model.config.vocab_size) if source.real else None
         source.notes += [doubt] if doubt else []
-    compression, too_costly = compression_verdict(request, source, quantized, loops, progress)
-    quantized.forget()
-    facts = None
-    if request.verify:
-        progress("measuring each part of the model")
-        with timed(seconds, "facts"):
-            facts = model_facts(source, recipe)
-    return Prepared(quantized, compression, too_costly, reference, facts, seconds)
+        facts = beside.start("measuring each part of the model", partial(model_facts, source, recipe))
+    if not beside.spare:  # now: what they are measured on will be given back
+        compression()
+        quantized.forget()
+        facts()
+    return Prepared(quantized, compression, reference, facts, seconds)
 
 
 def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: Progress) -> QuantizedModel:
@@ -102,26 +117,29 @@ def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: P
     return quantized
 
 
-def compression_verdict(
-    request: ExportRequest, source: Source, quantized: QuantizedModel, loops: list[int], progress: Progress
-) -> tuple[Verdict, dict[int, list[str]]]:
-    """Gate 2, once for all targets; and by loop count what exceeds its budget."""
-    if not request.verify:
-        return NOT_RUN, {}
-    if not source.real:
-        note = "not run: random weights or no tokenizer, quality has no meaning"
-        return Verdict(passed=None, by_loops={}, note=note), {}
+def compression_cost(
+    request: ExportRequest, source: Source, quantized: QuantizedModel, loops: list[int], beside: Beside
+) -> Answer[Cost]:
+    """Gate 2, once for all targets, or why it is not run."""
     length = min(WINDOW, source.model.config.context - 1)
-    if length < 1:
-        note = "not run: a model of one position predicts nothing from a text"
-        return Verdict(passed=None, by_loops={}, note=note), {}
-    progress("compression gate")
-    windows = source.text("heldout", request.text).windows(text_count(source, 16), length)
-    result = compression_gate(source.model, quantized, windows, True, loops)
+    verdict = NOT_RUN
+    if request.verify and not source.real:
+        verdict = NOT_RUN.model_copy(update={"note": NO_QUALITY})
+    elif request.verify and length < 1:
+        verdict = NOT_RUN.model_copy(update={"note": NO_TEXT})
+    elif request.verify:
+        windows = source.text("heldout", request.text).windows(text_count(source, 16), length)
+        return beside.start("compression gate", partial(measure_cost, source.model, quantized, windows, loops))
+    return Answer(verdict.note, lambda: Cost(verdict), silent)
+
+
+def measure_cost(model: Parcae, quantized: QuantizedModel, windows: Tensor, loops: list[int]) -> Cost:
+    """The verdict on quantized tensors by (n, length + 1) held-out ids."""
+    result = compression_gate(model, quantized, windows, True, loops)
     by_loops = {str(count): distance.to_dict() for count, distance in result.by_loops.items()}
     budget = {"kl_mean": result.budget.kl, "top1": result.budget.top1}
     verdict = Verdict(passed=result.passed, by_loops=by_loops, budget=budget, note="; ".join(result.failures))
-    return verdict, result.too_costly
+    return Cost(verdict, result.too_costly)
 
 
 @contextmanager

@@ -41,7 +41,6 @@ def assemble(
     quantized: QuantizedModel,
     signature: dict[str, Signature],
     certificate: Certificate,
-    compression: Verdict,
 ) -> Manifest:
     """The manifest before the gates ran and the files were hashed; those fields are filled in afterwards."""
     source, target, options, config = job.source, job.target, job.options, job.source.model.config
@@ -81,7 +80,7 @@ def assemble(
         quantization=quantization,
         certificate=certificate,
         lowering=Verdict(passed=None, by_loops={}),
-        compression=compression,
+        compression=Verdict(passed=None, by_loops={}),
         reference=None,
         verified_by="not verified",
         memory_bytes=_memory_bytes(job, quantized, geometry),

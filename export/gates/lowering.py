@@ -124,12 +124,12 @@ def lowering_gate(
     cache: CacheSpec = FULL_FP32,
     progress: Callable[[str], None] = lambda line: None,
     exact: Exact | None = None,
-    rewritten: Rewritten | None = None,
+    rewritten: Callable[[], Rewritten | None] = lambda: None,
 ) -> LoweringVerdict:
     """Compare on (texts, length + 1) ids at each loop count; last ids of a window are targets only.
 
     `compute` names the published artifact's budget (`budget_name`). Without `exact` an artifact that rounds nothing is
-    its own, and of one that rounds only the cost is judged. `rewritten` is tried on a short text in pieces.
+    its own, and of one that rounds only the cost is judged. What `rewritten` opens is tried on a short text in pieces.
     """
     gate = _Gate(host, model, texts, tuple(loops), compute, cache, progress)
     if exact is not None:
@@ -139,8 +139,7 @@ def lowering_gate(
         gate.function(Exact(host, model, cache, compute))
     else:
         gate.published(texts)
-    if rewritten is not None:
-        gate.after(rewritten)
+    gate.after(rewritten)
     return gate.verdict()
 
 
@@ -238,8 +237,11 @@ class _Gate:
             self._watch(count, self.host)
         self.budget |= budget
 
-    def after(self, rewritten: Rewritten) -> None:
+    def after(self, open_other: Callable[[], Rewritten | None]) -> None:
         """A prompt and a few tokens through what other tools make of the artifact: it must still be the function."""
+        rewritten = open_other()
+        if rewritten is None:
+            return
         pieces = split(min(sum(SHORT_PIECES), self.texts.shape[1] - 1, self.host.geometry.context), SHORT_PIECES)
         length = sum(pieces)
         probe = Probe(f"after {rewritten.by}", self.texts[:1, :length], self.texts[:1, 1 : length + 1], pieces)
@@ -334,10 +336,15 @@ def open_exact(
 
 
 def open_rewritten(
-    target: Target, folder: Path, to: Path, manifest: Manifest, quantized: QuantizedModel, cache: CacheSpec
+    target: Target,
+    rewrite: Callable[[], str | None],
+    to: Path,
+    manifest: Manifest,
+    quantized: QuantizedModel,
+    cache: CacheSpec,
 ) -> Rewritten | None:
-    """The artifact rewritten into the folder `to`; None where nothing rewrites this target's artifacts."""
-    by = load_exact(target).rewrite(folder, to)
+    """The artifact as `rewrite` leaves it in the folder `to`; None where nothing rewrites this target's artifacts."""
+    by = rewrite()
     if by is None:
         return None
     host = load_host(target)(to, manifest, 1)

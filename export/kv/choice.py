@@ -86,15 +86,27 @@ def choose_policy(model: Parcae, windows: Tensor, max_loops: int, context: int, 
     Bytes are those of a cache with `item` bytes for each number.
     """
     loops = min(JUDGED_LOOPS, max_loops)
+    return choice_from(policy_distances(model, windows, loops), model.config, loops, max_loops, context, item)
+
+
+def policy_distances(model: Parcae, windows: Tensor, loops: int) -> dict[str, Distance]:
+    """By policy the distance to `full` of what it decodes of (n, length) held-out ids: all that the model decides."""
     per_policy = CacheGeometry.of(model.config, loops).bytes_per_token(loops, 4) * windows.numel()
     decoded: dict[str, Tensor] = {}
     for group in _groups(list(KV_POLICIES), max(1, BYTES_AT_ONCE // per_policy)):
         decoded |= decode(model, windows, loops, group)
-    full, measured = decoded["full"], {}
-    for policy, logits in decoded.items():
-        geometry = CacheGeometry.of(model.config, max_loops, context, policy)
+    return {policy: compare(decoded["full"], logits) for policy, logits in decoded.items()}
+
+
+def choice_from(
+    distances: dict[str, Distance], config: ParcaeConfig, loops: int, max_loops: int, context: int, item: int = 4
+) -> PolicyChoice:
+    """The choice by what was measured at `loops`, for a cache of up to `max_loops` loops and `context` tokens."""
+    measured = {}
+    for policy, distance in distances.items():
+        geometry = CacheGeometry.of(config, max_loops, context, policy)
         per_token = geometry.bytes_per_token(loops, item)
-        measured[policy] = PolicyCost(compare(full, logits), per_token, per_token * context)
+        measured[policy] = PolicyCost(distance, per_token, per_token * context)
     fitting = [policy for policy, cost in measured.items() if cost.distance.kl_mean < MOST_KL]
     fitting.sort(key=lambda policy: measured[policy].bytes_per_token)
     return PolicyChoice(tuple(fitting), loops, measured)

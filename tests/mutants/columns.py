@@ -160,7 +160,7 @@ class Subject:
                 mock.patch.object(pipeline, "windows_for", lambda *given: texts),
                 mock.patch.object(pipeline, "artifact_distance", lambda *given: {}),
             ):
-                _, draft, problems = pipeline.certified(job, quantized, artifact, pipeline.NOT_RUN)
+                _, draft, problems = pipeline.certified(job, quantized, artifact)
                 gate, _ = pipeline.verify(job, quantized, self.reference, artifact, draft, lambda line: None)
         except ParcaeError as error:
             return [f"refused: {error}"]
