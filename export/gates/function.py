@@ -10,8 +10,8 @@ the two it was.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -74,19 +74,31 @@ def own_noise(model: Parcae, probe: Probe, loops: int, spec: CacheSpec, seeds: S
     wanted = expected(model, probe, loops, spec)
     measured = []
     for seed in seeds:
-        logits, states = expected(perturbed(model, seed), probe, loops, spec)
+        with perturbed(model, seed):
+            logits, states = expected(model, probe, loops, spec)
         measured.append(distances(wanted, (logits, dict(enumerate(states))), probe, loops))
     return max(measured, key=lambda one: one.distance.max_abs)
 
 
-@torch.no_grad()
-def perturbed(model: Parcae, seed: int) -> Parcae:
-    """A copy whose weights are up or down by 2^-23 of themselves."""
-    other, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
-    for parameter in other.parameters():
-        signs = torch.randint(0, 2, parameter.shape, generator=generator) * 2 - 1
-        parameter.copy_((parameter.double() * (1 + signs * STEP)).float())
-    return other
+@contextlib.contextmanager
+def perturbed(model: Parcae, seed: int) -> Iterator[None]:
+    """The model with weights up or down by 2^-23 of themselves, and bit for bit as it was afterwards.
+
+    A weight moves by a few units in the last place, which a byte holds: a second model would take four.
+    """
+    generator, moves = torch.Generator().manual_seed(seed), []
+    with torch.no_grad():
+        for parameter in model.parameters():
+            signs = torch.randint(0, 2, parameter.shape, generator=generator, dtype=torch.int8) * 2 - 1
+            bits, before = parameter.view(torch.int32), parameter.view(torch.int32).clone()
+            parameter.copy_((parameter.double() * (1 + signs * STEP)).float())
+            moves.append(before.sub_(bits).to(torch.int8))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, move in zip(model.parameters(), moves, strict=True):
+                parameter.view(torch.int32).add_(move)
 
 
 def relaxed(budget: dict[str, float], noise: Measured) -> dict[str, float]:

@@ -139,8 +139,10 @@ def test_a_host_that_runs_another_loop_count_cannot_hide_behind_a_converged_loop
 
 def test_a_sensitive_model_is_told_from_a_wrong_artifact(trained: Parcae, texts: torch.Tensor) -> None:
     probe = Probe("one piece", texts[:1, :-1])
+    before = {name: values.clone() for name, values in trained.state_dict().items()}
     noise = own_noise(trained, probe, 4, CacheSpec())
     assert 0 < noise.distance.max_abs < 1e-4
+    assert all(torch.equal(values, before[name]) for name, values in trained.state_dict().items())
     model = copy.deepcopy(trained)
     model.transformer["ln_f"].weight.data *= 50
     loud = own_noise(model, probe, 4, CacheSpec())
