@@ -193,7 +193,8 @@ class Delegation(_Part):
 
     @property
     def macs_share(self) -> float:
-        return self.macs_delegated / max(self.macs, 1)
+        """1 for a method without matrix products, of which nothing was left behind."""
+        return self.macs_delegated / self.macs if self.macs else 1.0
 
 
 class Manifest(_Part):

@@ -20,6 +20,7 @@ from executorch.exir.backend.partitioner import DelegationSpec
 from executorch.exir.backend.utils import is_same_node
 from executorch.exir.passes import MemoryPlanningPass
 from torch import fx
+from torch._ops import OpOverload
 from torch.export import ExportedProgram
 
 from export.targets.executorch.layers import HELPERS
@@ -63,7 +64,7 @@ def lower(
         edge = to_edge(programs, constant_methods=constants, compile_config=config)
         edge = edge.to_backend(dict.fromkeys(programs, chosen))
         delegation = {name: delegation_of(edge, name) for name in programs}
-        check_delegation(delegation)
+        check_delegation({name: part for name, part in delegation.items() if multiplies(programs[name])})
         # Planned inputs would be copied on every call; caches without initial values are not written to the file.
         plan = MemoryPlanningPass(alloc_graph_input=False)
         program = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=plan))
@@ -97,16 +98,24 @@ def delegation_of(edge: EdgeProgramManager, method: str) -> Delegation:
 
 
 def check_delegation(delegation: dict[str, Delegation]) -> None:
-    """Raise `GateError` for a method of which XNNPACK takes too little."""
+    """Raise `GateError` for a method that multiplies and of which XNNPACK takes too little."""
     for name, part in delegation.items():
-        if part.macs_share < LEAST_DELEGATED:
+        share = part.macs_share if part.macs else 0.0
+        if share < LEAST_DELEGATED:
             raise GateError(
-                f"ExecuTorch: XNNPACK takes {part.macs_share:.1%} of the multiply-accumulates of {name}, "
+                f"ExecuTorch: XNNPACK takes {share:.1%} of the multiply-accumulates of {name}, "
                 f"{LEAST_DELEGATED:.0%} are needed; left behind: {part.left}; report this model's config.json"
             )
 
 
+def multiplies(program: ExportedProgram) -> bool:
+    """Whether a traced method has matrix products: a prelude without layers only looks tokens up."""
+    return any(_macs(node) for node in program.graph.nodes)
+
+
 def _name(node: fx.Node) -> str:
+    if isinstance(node.target, OpOverload):  # of a traced program; operators of a lowered one bear the whole name
+        return str(node.target)
     return str(getattr(node.target, "__name__", node.target))
 
 

@@ -235,6 +235,13 @@ def test_a_file_that_xnnpack_hardly_takes_fails_its_gate(mini_model: Parcae) -> 
         lower({"coda": programs["coda"]}, {}, Partitioner(configs=[generic_node_configs.AddConfig]))
 
 
+def test_a_prelude_without_matrix_products_has_nothing_to_delegate(small: Callable[..., Parcae]) -> None:
+    model = small(n_layers_in_prelude=0, injection_type="add")
+    programs = trace_methods(friendly_model(quantize_with(model, load_recipe("fp32"), "rtn")), 32, 2, 32)
+    _, delegation = lower({"prelude": programs["prelude"]}, {})
+    assert delegation["prelude"].macs == 0 and delegation["prelude"].macs_share == 1.0
+
+
 def test_signatures_name_what_a_host_passes(artifact: Callable[..., Artifact]) -> None:
     found = signatures(artifact("int4", "dynamic").folder)
     width = artifact("int4", "dynamic").quantized.model.config.recurrent_embedding_dimension
