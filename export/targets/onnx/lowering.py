@@ -34,7 +34,8 @@ aten = torch.ops.aten
 class StageLowering(StageNodes):
     """Lowers one stage into `nodes`. `kv_scales` are an int8 cache's, of each layer's keys and values.
 
-    Where queries and keys are quantized alike, one product gives both (`joined.py`), if the class `joins`.
+    Where queries and keys are quantized alike, one product gives both (`joined.py`), if the class `joins`. `in_place`
+    says that a past is a buffer with room for the chunk.
     """
 
     joins = True
@@ -52,10 +53,11 @@ class StageLowering(StageNodes):
         names: dict[str, str] | None = None,
         kv_scales: list[tuple[float, float]] | None = None,
         all_positions: bool = False,
+        in_place: bool = True,
     ) -> None:
         super().__init__(stage, quantized, weights, initializers, prefix, names, all_positions)
         self.accuracy_level = accuracy_level
-        self.attention = FusedAttention(self, kv_scales)
+        self.attention = FusedAttention(self, kv_scales, in_place)
 
     def run(self) -> list[NodeProto]:
         """The stage's nodes in order."""

@@ -8,7 +8,8 @@ Both flavours (`lowering.py`, `portable/`) and the plain operators (`operators.p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,16 @@ class StageNodes:
         names = [label] if outputs == 1 else [f"{label}.{i}" for i in range(outputs)]
         self.nodes.append(helper.make_node(op, inputs, names, name=label, domain=domain, **attributes))
         return names[0] if outputs == 1 else names
+
+    @contextlib.contextmanager
+    def branch(self, name: str) -> Iterator[list[NodeProto]]:
+        """What is emitted within goes to a list of its own, for the subgraph `name` of a node that follows."""
+        outside = self.nodes, self.prefix
+        self.nodes, self.prefix = [], f"{self.prefix}{name}/"
+        try:
+            yield self.nodes
+        finally:
+            self.nodes, self.prefix = outside
 
     def constant(self, value: np.ndarray, name: str | None = None) -> str:
         """An initializer, shared by value for small constants and by name for named ones."""

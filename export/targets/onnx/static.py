@@ -152,7 +152,7 @@ class _Composer:
             "all_positions": all_positions,
         }
         if not self.portable:
-            return StageLowering(*arguments, **options).run()
+            return StageLowering(*arguments, **options, in_place=False).run()  # clients' pasts may end with the text
         scanned = name == "recur"
         private = BODY if scanned else ""
         return PortableLowering(*arguments, growing=True, chunks_only=scanned, private=private, **options).run()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -15,11 +16,14 @@ from export.kv.scales import measure_scales
 from export.kv.study import read_in_pieces, study_cache
 from export.targets.host import CacheGeometry
 from export.targets.onnx.runtime.host import OnnxHost
+from export.targets.onnx.shapes import head_sizes
+from export.targets.onnx.static import write_static
 from export.targets.onnx.writer import write_scan, write_stages
 from parcae_mobile import KVCache, Parcae, load_model
 from parcae_mobile.kv_cache import CacheSpec
 from parcae_mobile.loops import KV_POLICIES
 from parcae_mobile.manifest import read_manifest
+from parcae_mobile.stage_names import LAYER_GROUPS
 from parcae_mobile.text import EMBEDDED_MODEL, text_ids
 
 LOOPS = 4
@@ -131,6 +135,38 @@ def test_an_int8_cache_rounds_as_eager_does(
     assert np.median(error) < 1e-4  # a value on a rounding edge may fall to the other side
     assert np.median(np.abs(expected - exact)) > np.median(error)
     assert host.cache_bytes * 4 == host_bytes_fp32(mini_model, host)
+
+
+def test_a_chunk_and_its_tokens_one_by_one_leave_the_same_int8_cache(
+    stages: Path, quantized: Any, small: Callable[..., Parcae], mini_ids: torch.Tensor, tmp_path: Path
+) -> None:
+    """They go different ways through the graph; a value on a rounding edge may fall to the other side."""
+    heads = {"num_attention_heads": 4, "recurrent_num_attention_heads": 4, "num_key_value_heads": 2}  # padded too
+    model, ids = small(**heads, block_size=64), mini_ids % 16
+    scales = measure_scales(model, ids, LOOPS)
+    write_stages(quantized(model, "fp32"), tmp_path, "fp32", scales)
+    geometry = CacheGeometry.of(model.config, LOOPS, head_sizes=head_sizes(model.config))
+    host, caches, logits = OnnxHost(tmp_path, "stages", geometry, 1, "int8"), [], []
+    for piece in (40, 1):
+        logits.append(in_pieces(host, ids.flatten(), piece))
+        caches.append({key: cache.astype(int) for key, cache in host._caches.items()})
+    for key, cache in caches[0].items():
+        apart = np.abs(cache - caches[1][key])
+        assert np.abs(cache).max() > 64 and apart.max() <= 1 and np.count_nonzero(apart) < 1e-3 * apart.size
+    assert np.median(np.abs(logits[0] - logits[1])) < 1e-4
+    layers = sum(model.config.layer_count(stage) for stage in LAYER_GROUPS)
+    assert (ways_by_length(tmp_path), ways_by_length(stages)) == (layers, 0)  # fp32 caches have one way for all
+    (tmp_path / "static").mkdir()
+    write_static(quantized(model, "fp32"), tmp_path / "static", {2: "model.onnx"}, kv_scales=scales)
+    assert ways_by_length(tmp_path / "static") == 0  # a past may end with the text: nothing can be written into it
+
+
+def ways_by_length(folder: Path) -> int:
+    """Layers whose chunks of several tokens take another way than one token, in graphs that onnx finds valid."""
+    for path in folder.glob("*.onnx"):
+        onnx.checker.check_model(str(path))
+    graphs = [onnx.load(path, load_external_data=False).graph for path in folder.glob("*.onnx")]
+    return sum(node.op_type == "If" for graph in graphs for node in graph.node)
 
 
 def host_bytes_fp32(model: Parcae, host: OnnxHost) -> int:

@@ -85,20 +85,26 @@ class PortableAttention:
         if self.growing:
             return nodes.emit("Concat", [past, chunk], axis=2)
         if places not in shared:
-            grid = np.stack([np.zeros(heads, np.int64), np.arange(heads)], axis=-1).reshape(1, heads, 1, 2)
-            positions = nodes.reshape(shared["positions"], [1, 1, -1, 1])
-            count = nodes.emit("Shape", [shared["positions"]])
-            sizes = [nodes.constant(np.array([value], np.int64)) for value in (1, heads, 2)]
-            layout = nodes.emit("Concat", [sizes[0], sizes[1], count, sizes[2]], axis=0)
-            which = nodes.emit("Expand", [nodes.constant(grid, f"heads.{heads}"), layout])
-            layout = nodes.emit("Concat", [sizes[0], sizes[1], count, sizes[0]], axis=0)
-            shared[places] = nodes.emit("Concat", [which, nodes.emit("Expand", [positions, layout])], axis=3)
+            shared[places] = cache_places(nodes, shared["positions"], heads)
         return nodes.emit("ScatterND", [past, shared[places], chunk])
 
     def _filled(self, present: str) -> str:
         """The tokens that a cache holds."""
         start, axis = (self.nodes.constant(np.array([value], np.int64)) for value in (0, 2))
         return self.nodes.emit("Slice", [present, start, self.nodes.reshape(self._shared["total"], [1]), axis])
+
+
+def cache_places(nodes: StageNodes, positions: str, heads: int) -> str:
+    """(1, heads, S, 3) int64: where in a cache (1, heads, tokens, size) the chunk at `positions` (S) lies."""
+    grid = np.stack([np.zeros(heads, np.int64), np.arange(heads)], axis=-1).reshape(1, heads, 1, 2)
+    rows = nodes.reshape(positions, [1, 1, -1, 1])
+    count = nodes.emit("Shape", [positions])
+    sizes = [nodes.constant(np.array([value], np.int64)) for value in (1, heads, 2)]
+    layout = nodes.emit("Concat", [sizes[0], sizes[1], count, sizes[2]], axis=0)
+    which = nodes.emit("Expand", [nodes.constant(grid, f"heads.{heads}"), layout])
+    layout = nodes.emit("Concat", [sizes[0], sizes[1], count, sizes[0]], axis=0)
+    places: str = nodes.emit("Concat", [which, nodes.emit("Expand", [rows, layout])], axis=3)
+    return places
 
 
 def _cosines(table: np.ndarray) -> np.ndarray:
