@@ -31,6 +31,8 @@ from quantize.planning import plan_table, total_bytes
 from quantize.recipe import Recipe, RecipeError
 
 GIGABYTE, MINUTE = 1e9, 60
+COMPARED = 2.25  # copies in fp32 that the compression gate holds: the model, its integers, and what they stand for
+JUDGED = 500_000_000  # bytes that gates take whatever the model's size: logits of their texts
 BESIDE = 20_000_000  # bytes of an artifact that are no weights: graphs, report, tokenizer, self-test
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -60,7 +62,8 @@ def check_resources(request: ExportRequest, recipe: Recipe, artifacts: dict[str,
     if config is None:
         return None
     try:
-        needs = estimate(config, recipe, artifacts, sum(artifacts.values()), request.verify)
+        compared = request.verify and not request.random_weights
+        needs = estimate(config, recipe, artifacts, sum(artifacts.values()), request.verify, compared)
     except RecipeError:  # it does not fit the model, which is said once the model is open
         return None
     if request.resource_check:
@@ -69,17 +72,26 @@ def check_resources(request: ExportRequest, recipe: Recipe, artifacts: dict[str,
 
 
 def estimate(
-    config: ParcaeConfig, recipe: Recipe, targets: Collection[str], artifacts: int = 1, gates: bool = True
+    config: ParcaeConfig,
+    recipe: Recipe,
+    targets: Collection[str],
+    artifacts: int = 1,
+    gates: bool = True,
+    compared: bool = True,
 ) -> Needs:
     """What exports of a model to these targets need; `artifacts` is how many folders they make.
 
-    Targets are written one after the other, so the one that needs the most memory counts. Reads shapes alone.
+    `compared` says that gates compare the quantized model with the fp32 one, which random weights spare. Targets are
+    written one after the other, so the one that needs the most memory counts. Reads shapes alone.
     """
     with torch.device("meta"):
         model = Parcae(config)
     floats = 4 * sum(parameter.numel() for parameter in model.parameters())
     rows = [find_target(name).footprint for name in targets]
-    memory = max(row.library_bytes + (row.copies if gates else row.copies_written) * floats for row in rows)
+    least = COMPARED if gates and compared else 0
+    copies = [max(least, row.copies if gates else row.copies_written) for row in rows]
+    memory = max(row.library_bytes + count * floats for row, count in zip(rows, copies, strict=True))
+    memory += JUDGED * gates
     stored = total_bytes(plan_table(recipe, model)) + BESIDE
     rates = [row.seconds_written + row.seconds_judged * gates for row in rows]
     seconds = sum(row.seconds + rate * floats / GIGABYTE for row, rate in zip(rows, rates, strict=True))

@@ -62,7 +62,8 @@ class Row:
     @property
     def needs(self) -> Needs:
         """What is estimated of such an export today."""
-        return estimate(released_config(self.shape), load_recipe(self.recipe), {self.target}, gates=self.gates)
+        config, recipe = released_config(self.shape), load_recipe(self.recipe)
+        return estimate(config, recipe, {self.target}, gates=self.gates, compared=False)
 
     @property
     def within(self) -> bool:

@@ -31,6 +31,7 @@ FUNCTION: dict[str, dict[str, float]] = {
 TEXTS = 2  # of those that the rounding gate reads
 LONG = 300  # tokens of the text that crosses every host's chunks, caches that grow, and late positions
 LONG_PIECES = (130, 1, 1, 140, 1)
+AT_ONCE = 2**20  # weights that are moved together
 STEP = 2.0**-23  # a unit in the last place of fp32, relative
 NOISE_SHARE = 4  # an artifact may be off by this many times the model's own noise
 LARGEST_SHARE = 100  # but not by more than this many times the bound: such a model hides too much
@@ -88,17 +89,23 @@ def perturbed(model: Parcae, seed: int) -> Iterator[None]:
     """
     generator, moves = torch.Generator().manual_seed(seed), []
     with torch.no_grad():
-        for parameter in model.parameters():
-            signs = torch.randint(0, 2, parameter.shape, generator=generator, dtype=torch.int8) * 2 - 1
-            bits, before = parameter.view(torch.int32), parameter.view(torch.int32).clone()
-            parameter.copy_((parameter.double() * (1 + signs * STEP)).float())
-            moves.append(before.sub_(bits).to(torch.int8))
+        for weights in _pieces(model):
+            signs = torch.randint(0, 2, weights.shape, generator=generator, dtype=torch.int8) * 2 - 1
+            before = weights.view(torch.int32).clone()
+            weights.copy_((weights.double() * (1 + signs * STEP)).float())
+            moves.append((before - weights.view(torch.int32)).to(torch.int8))
     try:
         yield
     finally:
         with torch.no_grad():
-            for parameter, move in zip(model.parameters(), moves, strict=True):
-                parameter.view(torch.int32).add_(move)
+            for weights, move in zip(_pieces(model), moves, strict=True):
+                weights.view(torch.int32).add_(move)
+
+
+def _pieces(model: Parcae) -> Iterator[Tensor]:
+    """All weights as flat views of a bounded size."""
+    for parameter in model.parameters():
+        yield from parameter.view(-1).split(AT_ONCE)
 
 
 def relaxed(budget: dict[str, float], noise: Measured) -> dict[str, float]:
