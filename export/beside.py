@@ -132,3 +132,6 @@ class Beside:
         answer = _OfProcess(step, work, self.progress)
         self._answers.append(answer)
         return answer
+
+
+ALONE = Beside(spare=False)

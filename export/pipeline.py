@@ -20,7 +20,7 @@ from export.artifact.assemble import assemble
 from export.artifact.describe import describe
 from export.artifact.golden import GOLDEN_TOKENS, golden_loops, write_golden
 from export.artifact.publish import check_output, failed_folder, publish, staging
-from export.beside import Beside, spare_core
+from export.beside import ALONE, Beside, spare_core
 from export.gates.certificate import certify
 from export.gates.lowering import (
     TEXT_TOKENS,
@@ -60,7 +60,6 @@ from export.targets.registry import (
     DYNAMIC,
     StoredInjection,
     find_target,
-    load_exact,
     load_host,
     load_target,
     memory_report,
@@ -71,7 +70,6 @@ from quantize.apply import QuantizedModel
 from quantize.budgets import check_budget
 from quantize.recipe import load_recipe, rules_without_effect
 
-ALONE = Beside(spare=False)
 Costs = Mapping[int, Sequence[str]]  # loop count -> what exceeds its budget there
 
 
@@ -264,11 +262,11 @@ def verify(
     texts = windows_for(job.source, "heldout", job.request.text, 8, min(TEXT_TOKENS, draft.kv.context))
     with contextlib.ExitStack() as stack:
         to = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parcae-rewritten-")))
-        rewrite = beside.start("rewriting it as other tools do", partial(load_exact(job.target).rewrite, folder, to))
-        stack.callback(rewrite.close)  # before its folder goes
+        own = stack.enter_context(Beside(beside.spare, progress))  # over before that folder goes
         exact = open_exact(job.target, folder, draft, quantized, options.cache, host)
-        rewritten = partial(open_rewritten, job.target, rewrite, to, draft, quantized, options.cache)
-        result = lowering_gate(host, quantized.model, texts, loops, budget, options.cache, progress, exact, rewritten)
+        rewritten = partial(open_rewritten, job.target, folder, to, draft, quantized, options.cache)
+        asked = host, quantized.model, texts, loops, budget, options.cache, progress, exact, rewritten
+        result = lowering_gate(*asked, beside=own)
     return result, reference.entry(artifact_distance(host, reference.reference, loops))
 
 

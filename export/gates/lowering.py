@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from export.beside import ALONE, Beside
 from export.gates.directions import HALF, direction_failures, lean
 from export.gates.function import (
     FUNCTION,
@@ -42,6 +44,7 @@ FP16_CACHE, INT8_CACHE = "fp32, fp16 cache", "fp32, int8 cache"
 ROUNDED_ALIKE = "rounded alike"  # no bounds but directions: see directions.py
 BUDGETS = FUNCTION | ROUNDING
 SHORT_PIECES = (20, 1, 1, 1)
+FOUND = ("wrong", "costly", "notes", "by_loops", "allowed", "budget", "largest", "places")
 LARGEST_FP16 = 65504 / 2  # results beyond it leave no room for texts that were not tried
 
 
@@ -57,8 +60,7 @@ class Exact:
 
 @dataclass(frozen=True)
 class Rewritten:
-    """The artifact as tools that re-process or compile it may write it: as published, and with rounding out of the way
-    where that is another thing."""
+    """The artifact as tools that re-process it may write it: as published, and without rounding if that is another."""
 
     by: str
     twins: tuple[Exact, ...]
@@ -125,13 +127,21 @@ def lowering_gate(
     progress: Callable[[str], None] = lambda line: None,
     exact: Exact | None = None,
     rewritten: Callable[[], Rewritten | None] = lambda: None,
+    beside: Beside = ALONE,
 ) -> LoweringVerdict:
     """Compare on (texts, length + 1) ids at each loop count; last ids of a window are targets only.
 
     `compute` names the published artifact's budget (`budget_name`). Without `exact` an artifact that rounds nothing is
     its own, and of one that rounds only the cost is judged. What `rewritten` opens is tried on a short text in pieces.
+    Where a second process is `beside` and the host bears a fork, that one asks what rounding costs meanwhile.
     """
     gate = _Gate(host, model, texts, tuple(loops), compute, cache, progress)
+    if exact is not None and exact.budget != ROUNDED_ALIKE and beside.spare and host.forks:
+        other = _Gate(host, model, texts, tuple(loops), compute, cache, lambda line: None)
+        rest = beside.start("rounding, and after other tools", partial(other.rest, texts, rewritten))
+        gate.function(exact)
+        gate.add(rest())
+        return gate.verdict()
     if exact is not None:
         gate.directions(exact) if exact.budget == ROUNDED_ALIKE else gate.function(exact)
         gate.published(texts)
@@ -239,8 +249,7 @@ class _Gate:
 
     def after(self, open_other: Callable[[], Rewritten | None]) -> None:
         """A prompt and a few tokens through what other tools make of the artifact: it must still be the function."""
-        rewritten = open_other()
-        if rewritten is None:
+        if (rewritten := open_other()) is None:
             return
         pieces = split(min(sum(SHORT_PIECES), self.texts.shape[1] - 1, self.host.geometry.context), SHORT_PIECES)
         length = sum(pieces)
@@ -256,6 +265,25 @@ class _Gate:
                 self._judge(twin, self.typical, [(probe, measured)], FUNCTION[twin.budget])
                 worst = max(worst, measured.distance.max_abs)
         self.notes.append(f"T={self.typical}: max_abs {worst:.2g} without rounding {probe.name}")
+
+    def rest(self, texts: Tensor, open_other: Callable[[], Rewritten | None]) -> dict[str, Any]:
+        """All but the first question; gives what was found, by the names of the fields."""
+        self.published(texts)
+        self.after(open_other)
+        return {name: getattr(self, name) for name in FOUND}
+
+    def add(self, findings: dict[str, Any]) -> None:
+        """What `rest` found in another process, after what was found here."""
+        self.wrong += findings["wrong"]
+        self.notes += findings["notes"]
+        self.budget |= findings["budget"]
+        self.by_loops = findings["by_loops"] | self.by_loops
+        for count in self.loops:
+            self.costly[count] += findings["costly"][count]
+            if findings["largest"].get(count, -1.0) > self.largest.get(count, -1.0):
+                self.largest[count], self.places[count] = findings["largest"][count], findings["places"][count]
+        for count, wider in findings["allowed"].items():
+            self._allow(count, wider)
 
     def verdict(self) -> LoweringVerdict:
         """What came of it."""
@@ -292,8 +320,11 @@ class _Gate:
                 self.wrong += [f"{line}, {own} this model's own rounding noise ({size})" for line in still]
             else:
                 self.notes.append(f"{lines[0]}, which is this model's own rounding noise ({size})")
-                known = self.allowed.setdefault(count, wider)
-                self.allowed[count] = {key: max(bound, known[key]) for key, bound in wider.items()}
+                self._allow(count, wider)
+
+    def _allow(self, count: int, wider: dict[str, float]) -> None:
+        known = self.allowed.get(count, wider)
+        self.allowed[count] = {key: max(bound, known[key]) for key, bound in wider.items()}
 
     def _watch(self, count: int, host: Host) -> None:
         if host.largest_fp16 > self.largest.get(count, -1.0):
@@ -337,14 +368,14 @@ def open_exact(
 
 def open_rewritten(
     target: Target,
-    rewrite: Callable[[], str | None],
+    folder: Path,
     to: Path,
     manifest: Manifest,
     quantized: QuantizedModel,
     cache: CacheSpec,
 ) -> Rewritten | None:
-    """The artifact as `rewrite` leaves it in the folder `to`; None where nothing rewrites this target's artifacts."""
-    by = rewrite()
+    """The artifact rewritten into the folder `to`; None where nothing rewrites this target's artifacts."""
+    by = load_exact(target).rewrite(folder, to)
     if by is None:
         return None
     host = load_host(target)(to, manifest, 1)

@@ -133,6 +133,7 @@ class Host:
     prefill_chunk = 256  # tokens of a prompt that are given at once: bounds the activations in memory
     exits_early = True  # whether it can end the loop where the state stands still
     takes_state = True  # whether a chunk can begin with a recurrent state that is not zero
+    forks = False  # whether a fork of this process can go on with it: nothing of it is in native threads
 
     def __init__(self, geometry: CacheGeometry) -> None:
         self.geometry = geometry

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.targets.coreml.engine import Engine, open_engine
+from export.targets.coreml.engine import Engine, Interpreter, open_engine
 from export.targets.coreml.mil.interpreter import MilProgram
 from export.targets.host import CacheGeometry, Chunk, Host
 from parcae_mobile.errors import UsageError
@@ -29,6 +29,7 @@ class CoreMLHost(Host):
         self.folder, self.loop_form = folder, loop_form
         self.exits_early = self.takes_state = loop_form == "stages"
         self._engine = self.open_engine(folder / PACKAGE)
+        self.forks = isinstance(self._engine, Interpreter)
         functions = MilProgram.open(folder / PACKAGE).functions
         lengths = {name: function.inputs[0].type.shape for name, function in functions.items()}
         self._lengths = {  # chunk length -> suffix of the functions for it

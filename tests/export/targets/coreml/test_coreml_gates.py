@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from export.beside import ALONE, Beside
 from export.gates.lowering import Exact, LoweringVerdict, budget_name, lowering_gate
 from export.gates.verify import verify_artifact
 from export.targets.coreml import writer as coreml
@@ -75,7 +77,12 @@ def opened(
 
 
 def judge(
-    host: Host, quantized: QuantizedModel, texts: torch.Tensor, compute: str = "fp32", kv_dtype: str | None = None
+    host: Host,
+    quantized: QuantizedModel,
+    texts: torch.Tensor,
+    compute: str = "fp32",
+    kv_dtype: str | None = None,
+    beside: Beside = ALONE,
 ) -> LoweringVerdict:
     """Both questions, if the type rounds: the function by the same package in fp32 arithmetic."""
     spec, exact = CacheSpec(dtype=kv_dtype or compute), None
@@ -83,7 +90,7 @@ def judge(
         twin = ExactHost(host.folder, host.loop_form, host.geometry)
         exact = Exact(twin, reference(quantized, compute), CacheSpec(), "fp32")
     budget = budget_name(compute, spec.dtype)
-    return lowering_gate(host, quantized.model, texts, (LOOPS,), budget, spec, exact=exact)
+    return lowering_gate(host, quantized.model, texts, (LOOPS,), budget, spec, exact=exact, beside=beside)
 
 
 @pytest.mark.parametrize("form", ["unrolled", "stages", "while"])
@@ -99,6 +106,18 @@ def test_packages_pass_in_both_types(artifacts: Artifacts, texts: torch.Tensor, 
         assert [len(errors) for errors in verdict.state_errors.values()] == [
             {"unrolled": 0, "stages": 2, "while": 1}[form]
         ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks here")
+def test_a_second_process_beside_the_gate_changes_no_figure(artifacts: Artifacts, texts: torch.Tensor) -> None:
+    folder, _ = artifacts("unrolled", "int4-palette", "fp16")
+    _, other = artifacts("unrolled", "fp32", "fp32")
+    with Beside(spare=True) as beside:
+        verdicts = [
+            judge(opened(folder, "unrolled", other.model), other, texts, "fp16", None, each) for each in (beside, ALONE)
+        ]
+    assert verdicts[0] == verdicts[1] and verdicts[0].wrong and verdicts[0].too_costly
+    assert verdicts[0].by_loops and verdicts[0].largest_fp16[LOOPS] > 0
 
 
 def test_fp32_arithmetic_over_an_fp16_cache_keeps_a_budget_of_its_own(
