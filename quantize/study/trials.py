@@ -94,7 +94,7 @@ def run(trial: Trial) -> Figures:
 
 def run_all(wanted: Sequence[Trial], jobs: int, minutes: float | None) -> None:
     """Every trial in a process of its own, `jobs` at a time; none begins, and none goes on, after so many minutes."""
-    kept, ends = load(), None if minutes is None else time.monotonic() + 60 * minutes
+    known, ends = load(), None if minutes is None else time.monotonic() + 60 * minutes
 
     def one(trial: Trial) -> tuple[Trial, str]:
         left = None if ends is None else ends - time.monotonic()
@@ -108,12 +108,12 @@ def run_all(wanted: Sequence[Trial], jobs: int, minutes: float | None) -> None:
         return trial, done.stdout if done.returncode == 0 else f"! {done.stderr.strip().splitlines()[-1:]}"
 
     with ThreadPoolExecutor(jobs) as pool:
-        runs = [pool.submit(one, trial) for trial in wanted if trial.name not in kept]
+        runs = [pool.submit(one, trial) for trial in wanted if trial.name not in known]
         for trial, said in (done.result() for done in as_completed(runs)):
             if said.startswith("{"):
-                kept[trial.name] = Figures(**json.loads(said))
+                known[trial.name] = Figures(**json.loads(said))
                 KEPT.parent.mkdir(parents=True, exist_ok=True)
-                KEPT.write_text(json.dumps({name: asdict(each) for name, each in kept.items()}, indent=1), "utf-8")
+                KEPT.write_text(json.dumps({name: asdict(each) for name, each in known.items()}, indent=1), "utf-8")
             print(f"{trial.name}: {said.strip() or 'not finished'}", file=sys.stderr, flush=True)
 
 
@@ -126,12 +126,12 @@ def load() -> dict[str, Figures]:
 
 def tables(names: Sequence[str]) -> str:
     """Markdown of the named tables, and a line with what was not run."""
-    kept, parts = load(), []
+    known, parts = load(), []
     for name in names:
         wanted = [trial for trial in trials() if trial.table == name]
-        there = [(trial, kept[trial.name]) for trial in wanted if trial.name in kept]
+        there = [(trial, known[trial.name]) for trial in wanted if trial.name in known]
         parts.append(f"### {name}\n\n" + (front_table(there) if name == "front" else plain_table(name, there)))
-        if missing := [trial.name for trial in wanted if trial.name not in kept]:
+        if missing := [trial.name for trial in wanted if trial.name not in known]:
             parts.append(f"Not run: {', '.join(missing)}.")
     return "\n\n".join(parts)
 
