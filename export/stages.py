@@ -17,7 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._guards import detect_fake_mode
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.nn import functional as F
 
 from parcae_mobile.injection import DiagonalInjection, LinearInjection
@@ -221,6 +223,7 @@ def _trace(
     kwargs["past"], dynamic["past"] = past, [{2: cache} for _ in past]
     with torch.no_grad():
         program = torch.export.export(module, (), kwargs, dynamic_shapes=dynamic, strict=False)
+    forget_traces(program)
     parts = [f"{index}.{part}" for index in range(len(attention)) for part in ("key", "value")]
     return Stage(
         name,
@@ -229,3 +232,18 @@ def _trace(
         outputs=(*outputs, *(f"present.{part}" for part in parts)),
         kv_layers=len(attention),
     )
+
+
+def forget_traces(*programs: ExportedProgram) -> None:
+    """Undo what would keep these programs' shapes and graphs for as long as the process lives. They stay usable.
+
+    An environment of shapes lists the inputs that it was made for, whose sizes point back at it from C++, where the
+    collector does not look; and methods of its class keep their results by the environments that they were asked of.
+    """
+    for program in programs:
+        mode = detect_fake_mode([node.meta.get("val") for node in program.graph.nodes])
+        if mode is not None and mode.shape_env is not None and mode.shape_env.tracked_fakes is not None:
+            mode.shape_env.tracked_fakes.clear()
+    for method in vars(ShapeEnv).values():
+        if hasattr(method, "cache_clear"):
+            method.cache_clear()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from export.stages import Stage, fold_injection, trace_stages
 from parcae_mobile import KVCache, Parcae
@@ -102,3 +104,16 @@ def test_each_operator_of_a_stage_is_known_by_its_layer_count(small: Callable[..
         for name, stage in stages.items()
     }
     assert counts == {"prelude": 2, "recur": 1, "coda": 1}
+
+
+def test_a_trace_that_nobody_holds_is_gone_by_the_next(small: Callable[..., Parcae]) -> None:
+    def environments() -> int:
+        gc.collect()
+        return sum(type(thing) is ShapeEnv for thing in gc.get_objects())
+
+    model = small()
+    trace_stages(model)
+    before = environments()
+    assert before > 0
+    trace_stages(model)
+    assert environments() <= before

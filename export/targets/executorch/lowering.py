@@ -23,6 +23,7 @@ from torch import fx
 from torch._ops import OpOverload
 from torch.export import ExportedProgram
 
+from export.stages import forget_traces
 from export.targets.executorch.layers import HELPERS
 from export.targets.executorch.quiet import quiet
 from parcae_mobile.errors import GateError
@@ -60,15 +61,18 @@ def lower(
     """
     config = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True, preserve_ops=list(_KEPT))
     chosen = partitioner or Partitioner()
-    with quiet():
-        edge = to_edge(programs, constant_methods=constants, compile_config=config)
-        edge = edge.to_backend(dict.fromkeys(programs, chosen))
-        delegation = {name: delegation_of(edge, name) for name in programs}
-        check_delegation({name: part for name, part in delegation.items() if multiplies(programs[name])})
-        # Planned inputs would be copied on every call; caches without initial values are not written to the file.
-        plan = MemoryPlanningPass(alloc_graph_input=False)
-        program = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=plan))
-    is_same_node.cache_clear()  # it keeps every pair of nodes that it compared, and with each a whole graph, for good
+    try:
+        with quiet():
+            edge = to_edge(programs, constant_methods=constants, compile_config=config)
+            edge = edge.to_backend(dict.fromkeys(programs, chosen))
+            delegation = {name: delegation_of(edge, name) for name in programs}
+            check_delegation({name: part for name, part in delegation.items() if multiplies(programs[name])})
+            # Planned inputs would be copied on every call; caches without initial values are not written to the file.
+            plan = MemoryPlanningPass(alloc_graph_input=False)
+            program = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=plan))
+    finally:
+        is_same_node.cache_clear()  # it keeps every pair of nodes that it compared, and with each its graph
+        forget_traces()
     return bytes(program.buffer), delegation
 
 

@@ -23,7 +23,7 @@ from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  regist
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from export.stages import recurrent_values
+from export.stages import forget_traces, recurrent_values
 from export.targets.executorch.layers import Norm, PairSwap, Repeat, as_parameters
 from export.targets.executorch.quiet import quiet
 from parcae_mobile.model import Parcae
@@ -222,6 +222,7 @@ def trace_methods(model: Parcae, context: int, slots: int, chunk: int) -> dict[s
 def _trace(module: nn.Module, example: tuple[Tensor, ...], shapes: tuple[object, ...]) -> ExportedProgram:
     with quiet(), torch.no_grad():
         program = torch.export.export(module.eval(), example, dynamic_shapes=shapes, strict=False)
+    forget_traces(program)
     return simplify(program)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from executorch.exir.backend.utils import is_same_node
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from export.gates.lowering import LoweringVerdict, lowering_gate
 from export.gates.reference import check_reference
@@ -240,6 +243,14 @@ def test_a_prelude_without_matrix_products_has_nothing_to_delegate(small: Callab
     programs = trace_methods(friendly_model(quantize_with(model, load_recipe("fp32"), "rtn")), 32, 2, 32)
     _, delegation = lower({"prelude": programs["prelude"]}, {})
     assert delegation["prelude"].macs == 0 and delegation["prelude"].macs_share == 1.0
+
+
+def test_lowering_leaves_no_graph_behind(artifact: Callable[..., Artifact]) -> None:
+    artifact("int4", "dynamic")
+    gc.collect()
+    assert is_same_node.cache_info().currsize == 0
+    # One that still lists its inputs is kept by their sizes for as long as the process lives.
+    assert not [thing for thing in gc.get_objects() if type(thing) is ShapeEnv and thing.tracked_fakes]
 
 
 def test_signatures_name_what_a_host_passes(artifact: Callable[..., Artifact]) -> None:
