@@ -26,8 +26,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from parcae_mobile.text import SEPARATOR
+
 SPLITS = ("train", "calibration", "heldout")
-SEPARATOR = "\x1e"
 START = "<|bos|>"
 # Import name -> (distribution, licence of the package, bytes of sources, bytes of documentation strings).
 PACKAGES = {

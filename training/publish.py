@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 
 from parcae_mobile.checkpoint import load_model
+from parcae_mobile.text import SEPARATOR
 
 from .checkpoints import save_model
-from .corpus import SEPARATOR, named_documents
+from .corpus import named_documents
 
 MOST_BYTES = 400_000
 

@@ -21,10 +21,11 @@ from tokenizers import Tokenizer
 
 from parcae_mobile.injection import DiagonalInjection
 from parcae_mobile.model import Parcae
+from parcae_mobile.text import SEPARATOR
 
 from .batches import even_windows
 from .checkpoints import save_model, trainable
-from .corpus import SEPARATOR, Document, encode
+from .corpus import Document, encode
 from .shape import inverse_softplus
 from .train import Recipe, Run, quiet_norms, train
 
