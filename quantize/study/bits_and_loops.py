@@ -53,8 +53,8 @@ T, by less than its poles allow. KL and top-1 are against the fp32 model at the 
 held-out tokens that no choice of a recipe looked at; cloze is how often the token that follows in the text is
 likelier than nine others. Made by `python -m quantize.study.bits_and_loops`, which says more about both. An
 error made at each loop by a map that shrinks distances by r adds up to (1 - r^T) / (1 - r) times itself: the
-last table compares that with what was measured. Rows `learned` are there after `--steps 300`; the ones here
-were learned on a GPU."""
+last table compares that with what was measured. Rows `learned` are there with `--steps 300`, which
+uses a GPU where there is one."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is tried with learned rounding: one trial for each setting of each table of docs/learned-rounding.md.
+"""What is tried with learned rounding: one trial for each setting of each table that `trials.py` prints.
 
 A trial changes one thing of the default: 300 steps at .005 on `int4`, all parts trained, loop counts drawn, 70 % of the
 text written by the model itself. The front has every variant of `front.py` after learning.

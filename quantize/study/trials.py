@@ -4,7 +4,7 @@
     python -m quantize.study.trials --jobs 12 --minutes 9  # all of them, in processes: for a GPU beside many cores
     python -m quantize.study.trials --show                 # what is there, and what was not run
 
-About seventy trials of four to twenty processor minutes each on one core; a GPU is used where there is one. KL and
+Sixty-four trials of four to twenty processor minutes each on one core; a GPU is used where there is one. KL and
 top-1 are at T=8 against the fp32 model: on calibration text that was trained on, on the windows by which recipes are
 chosen, and on windows that no choice looked at.
 """
@@ -92,9 +92,12 @@ def run(trial: Trial) -> Figures:
     )
 
 
-def run_all(wanted: Sequence[Trial], jobs: int, minutes: float | None) -> None:
-    """Every trial in a process of its own, `jobs` at a time; none begins, and none goes on, after so many minutes."""
-    known, ends = load(), None if minutes is None else time.monotonic() + 60 * minutes
+def run_all(wanted: Sequence[Trial], jobs: int, minutes: float | None) -> bool:
+    """Every trial in a process of its own, `jobs` at a time; none begins, and none goes on, after so many minutes.
+
+    Returns whether each one that ended gave figures.
+    """
+    known, ends, sound = load(), None if minutes is None else time.monotonic() + 60 * minutes, True
 
     def one(trial: Trial) -> tuple[Trial, str]:
         left = None if ends is None else ends - time.monotonic()
@@ -114,7 +117,9 @@ def run_all(wanted: Sequence[Trial], jobs: int, minutes: float | None) -> None:
                 known[trial.name] = Figures(**json.loads(said))
                 KEPT.parent.mkdir(parents=True, exist_ok=True)
                 KEPT.write_text(json.dumps({name: asdict(each) for name, each in known.items()}, indent=1), "utf-8")
+            sound &= not said.startswith("!")
             print(f"{trial.name}: {said.strip() or 'not finished'}", file=sys.stderr, flush=True)
+    return sound
 
 
 def load() -> dict[str, Figures]:
@@ -184,13 +189,14 @@ def main() -> int:
         names = options.only.split(",")
         if unknown := [name for name in names if name not in HEADS]:
             raise UsageError(f"--only {unknown[0]}: there are {', '.join(HEADS)}")
-        if not options.show:
-            run_all([trial for trial in trials() if trial.table in names], options.jobs, options.minutes)
+        sound = options.show or run_all(
+            [trial for trial in trials() if trial.table in names], options.jobs, options.minutes
+        )
         print(tables(names))
     except ParcaeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    return 0
+    return 0 if sound else 1
 
 
 if __name__ == "__main__":
