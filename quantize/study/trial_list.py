@@ -34,6 +34,11 @@ class Trial:
     def name(self) -> str:
         return "/".join((self.table, *self.labels))
 
+    @property
+    def settings(self) -> tuple[Recipe, Learning, int, int | None]:
+        """What decides the result, the same for trials that stand in two tables."""
+        return self.recipe, self.learning, self.seed, self.draw
+
 
 HEADS: dict[str, tuple[str, ...]] = {
     "front": ("groups of", "int4 is", "recurrent block int8"),

@@ -110,8 +110,10 @@ def run_all(wanted: Sequence[Trial], jobs: int, minutes: float | None) -> bool:
             return trial, ""
         return trial, done.stdout if done.returncode == 0 else f"! {done.stderr.strip().splitlines()[-1:]}"
 
+    measured = {same.settings: same for same in trials() if same.name in known}
+    todo = {trial.settings: trial for trial in wanted if trial.settings not in measured}
     with ThreadPoolExecutor(jobs) as pool:
-        runs = [pool.submit(one, trial) for trial in wanted if trial.name not in known]
+        runs = [pool.submit(one, trial) for trial in todo.values()]
         for trial, said in (done.result() for done in as_completed(runs)):
             if said.startswith("{"):
                 known[trial.name] = Figures(**json.loads(said))
@@ -123,10 +125,12 @@ def run_all(wanted: Sequence[Trial], jobs: int, minutes: float | None) -> bool:
 
 
 def load() -> dict[str, Figures]:
-    """What was measured, by the trial's name."""
+    """What was measured, by the trial's name. Two trials of equal settings in two tables are measured once."""
     if not KEPT.exists():
         return {}
-    return {name: Figures(**values) for name, values in json.loads(KEPT.read_text(encoding="utf-8")).items()}
+    known = {name: Figures(**values) for name, values in json.loads(KEPT.read_text(encoding="utf-8")).items()}
+    measured = {trial.settings: known[trial.name] for trial in trials() if trial.name in known}
+    return {trial.name: measured[trial.settings] for trial in trials() if trial.settings in measured}
 
 
 def tables(names: Sequence[str]) -> str:

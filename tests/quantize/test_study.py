@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -128,3 +129,13 @@ def test_tables_of_trials_show_what_is_kept_and_name_what_was_not_run(
     assert "| 0.01 | 0.00600 | 0.00400 | 0.00510 | 0.00010 | 95.00% | 1.010 | 60 |" in text
     assert "Not run: rates/0.0025, rates/0.005, rates/0.02." in text
     assert "front/32/symmetric/none" in text
+
+
+def test_a_trial_that_stands_in_two_tables_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials_module, "KEPT", tmp_path / "trials.json")
+    figures = Figures(0.006, 0.004, 0.005, 0.0051, 0.0001, 0.95, 1.01, 60.0, "cpu")
+    (tmp_path / "trials.json").write_text(json.dumps({"steps/int4/300": asdict(figures)}))
+    same = {"loops/drawn, 2 to settled/all loops", "rates/0.005", "text/70%/300"}
+    assert set(trials_module.load()) == {"steps/int4/300", "parts/rounding, scales, gains", *same}
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it is measured already"))
+    assert trials_module.run_all([trial for trial in trials() if trial.name in same], jobs=1, minutes=None)
