@@ -22,6 +22,9 @@ from export.targets.coreml.mil.interpreter import MilProgram
 from export.targets.coreml.mil.program import Operation
 from parcae_mobile.errors import ToolMissingError
 
+# Weights are checked when they are written; what a cache holds was seen as the update that was put into it.
+SEEN = frozenset({"const", "read_state", "write_state", "coreml_update_state", "slice_update"})
+
 
 class Engine(Protocol):
     """One package with one set of states. `largest` is the greatest |value| among fp16 results that were seen, and
@@ -64,8 +67,8 @@ class Interpreter:
         self.state[state] = torch.from_numpy(value)
 
     def _observe(self, function: str, operation: Operation, results: tuple[torch.Tensor, ...]) -> None:
-        if operation.type == "const" or operation.name.startswith("mask"):
-            return  # weights are checked when they are written, and the mask is meant to be large
+        if operation.type in SEEN or operation.name.startswith("mask"):
+            return  # the mask is meant to be large
         for result in results:
             if result.dtype == torch.float16 and result.numel():
                 low, high = result.aminmax()

@@ -20,7 +20,6 @@ from torch.nn import functional
 
 from export.targets.coreml.engine import Engine, Interpreter
 from export.targets.coreml.host import PACKAGE, CoreMLHost
-from export.targets.coreml.mil.interpreter import MilState
 from export.targets.coreml.mil.program import Operation
 from export.targets.host import CacheGeometry, Chunk, Host
 from parcae_mobile.kv_cache import KVCache, Slot
@@ -96,7 +95,7 @@ class Unrounded(Interpreter):
         super().__init__(package)
 
     def reset(self) -> None:
-        self.state = MilState({name: tensor.float() for name, tensor in self.program.make_state().tensors.items()})
+        self.state = self.program.make_state(dtype=torch.float32)
 
     def predict(self, function: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         outputs = self.program.predict(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 import torch
@@ -18,6 +18,7 @@ from export.targets.coreml.mil.errors import (
     UnknownOperatorError,
 )
 from export.targets.coreml.mil.ops import constexpr, elementwise, index, linear, shape
+from export.targets.coreml.mil.overwriting import Overwriting
 from export.targets.coreml.mil.program import Argument, Block, Function, Named, Operation, Reference
 from export.targets.coreml.mil.registry import OPERATORS, Arguments, Value
 from parcae_mobile.errors import reason_of
@@ -60,9 +61,17 @@ class Scope:
             scope = scope.parent
         raise KeyError(name)
 
+    def live(self) -> Iterator[Value]:
+        """Everything that has a name here or around here."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield from (value for value in scope.values.values() if isinstance(value, Value))
+            scope = scope.parent
+
 
 class Executor:
-    """One run of one function. `states` is read and replaced in place (tensors in it are never written to)."""
+    """One run of one function. `states` is read and replaced in place; tensors in it are written to where
+    `overwriting` allows it."""
 
     def __init__(
         self,
@@ -74,8 +83,10 @@ class Executor:
         observer: Observer | None,
         rounds: bool = True,
         substitutes: Mapping[str, Tensor] | None = None,
+        overwriting: Overwriting | None = None,
     ) -> None:
         self.function, self.constants, self.states = function, constants, states
+        self.overwriting = overwriting or Overwriting({}, states, {})
         self.compute, self.loop_limit, self.observer = compute, loop_limit, observer
         self.rounds, self.substitutes = rounds, substitutes or {}
         self.iterations = 0
@@ -139,6 +150,8 @@ class Executor:
             return self.cond(operation, scope, where)
         if kind == "while_loop":
             return self.while_loop(operation, scope, where)
+        if kind == "slice_update":
+            return self.updated(operation, scope, where)
         return self.computed(operation, scope, where)
 
     def constant(self, operation: Operation, scope: Scope, where: Callable[[], str]) -> Value | str:
@@ -165,11 +178,26 @@ class Executor:
         constants = self.constants
         return Arguments(resolved, where, self.function.opset, self.compute, constants.limits, constants.widened)
 
+    def updated(self, operation: Operation, scope: Scope, where: Callable[[], str]) -> tuple[Value, ...]:
+        """A `slice_update`, in its argument's memory where nothing else can see that."""
+        arguments = self.arguments(operation.inputs, scope, where)
+        x = arguments.raw("x")
+        arguments.writable = self.overwriting.of(operation, x, scope.live())
+        results = self.run_operator(operation, arguments, where)
+        if results[0].data is not x:
+            self.overwriting.made(results[0].data)
+        return results
+
     def computed(
         self, operation: Operation, scope: Scope, where: Callable[[], str], constant: bool = False
     ) -> tuple[Value, ...]:
         """An operator of the table: its results, rounded and checked."""
-        arguments = self.arguments(operation.inputs, scope, where)
+        return self.run_operator(operation, self.arguments(operation.inputs, scope, where), where, constant)
+
+    def run_operator(
+        self, operation: Operation, arguments: Arguments, where: Callable[[], str], constant: bool = False
+    ) -> tuple[Value, ...]:
+        """An operator's results for its arguments, rounded and checked."""
         entry = OPERATORS[operation.type]
         try:
             rule = entry.result(arguments)

@@ -119,12 +119,6 @@ class Interface:
                 )
         return features
 
-    def zero_states(self) -> dict[str, Tensor]:
-        return {
-            item.name: torch.zeros([size or 0 for size in item.type.shape or ()], dtype=item.type.dtype.carrier)
-            for item in self.function.states
-        }
-
     def check_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Copies of the inputs as tensors. Raises FeatureError: missing, unexpected, wrong dtype, wrong shape."""
         names = [item.name for item in self.function.inputs]
@@ -167,6 +161,11 @@ class Interface:
                     f"{self.where}: output '{name}' is {tensor.dtype} {list(tensor.shape)}, "
                     f"the description has {feature.dtype} {feature}"
                 )
+
+
+def zeros(state: Named, dtype: torch.dtype | None = None) -> Tensor:
+    """A state as it is at first, in its declared dtype or another."""
+    return torch.zeros([size or 0 for size in state.type.shape or ()], dtype=dtype or state.type.dtype.carrier)
 
 
 def as_tensor(value: Any) -> tuple[Tensor, DType | None]:

@@ -11,6 +11,7 @@ Only the saved files count: the protobuf and the weight files are read by this p
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -23,34 +24,54 @@ from torch import Tensor
 from export.targets.coreml.mil.constants import Constants
 from export.targets.coreml.mil.errors import DeclarationError, FeatureError, PackageError, UnknownFunctionError
 from export.targets.coreml.mil.executor import Executor, Observer, Scope, require_known_operators
-from export.targets.coreml.mil.interface import Interface
+from export.targets.coreml.mil.interface import Interface, zeros
+from export.targets.coreml.mil.overwriting import Overwriting, Own, overwritable, owned
 from export.targets.coreml.mil.package import Package
-from export.targets.coreml.mil.program import Function, Operation, Reference, read_functions
+from export.targets.coreml.mil.program import Function, Named, Operation, Reference, read_functions
 
 LOOP_LIMIT = 10_000
 
 
 class MilState:
-    """States between predictions: fp16 tensors by name. `predict` replaces them, and only on success."""
+    """States between predictions: fp16 tensors by name. `predict` replaces them, and only on success.
+
+    A tensor that was given to a caller, or came from one, is never written to: `own` are the others.
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.tensors: dict[str, Tensor] = dict(tensors)
+        self._tensors = dict(tensors)
+        self.own: Own = {}
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All of them, as they are."""
+        self.own = {}
+        return self._tensors
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
 
     def __setitem__(self, name: str, tensor: Tensor) -> None:
-        self.tensors[name] = tensor
+        self._tensors[name] = tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.tensors)
+        return iter(self._tensors)
 
     def __len__(self) -> int:
-        return len(self.tensors)
+        return len(self._tensors)
 
     def clone(self) -> MilState:
         """A copy that later predictions on this state do not touch."""
-        return MilState({name: tensor.clone() for name, tensor in self.tensors.items()})
+        return MilState({name: tensor.clone() for name, tensor in self._tensors.items()})
+
+    def begun(self) -> dict[str, Tensor]:
+        """What a prediction begins with."""
+        return dict(self._tensors)
+
+    def replace(self, tensors: dict[str, Tensor], own: Own) -> None:
+        """What a prediction ended with, and what of it nobody else holds."""
+        self._tensors = tensors
+        self.own = {id(tensor): own[id(tensor)] for tensor in tensors.values() if owned(own, tensor)}
 
 
 class MilProgram:
@@ -75,6 +96,8 @@ class MilProgram:
             name: Interface(function, described[name], package.name) for name, function in self.functions.items()
         }
         self._constants = Constants(package)
+        functions = self.functions.values()
+        self._overwritable = overwritable(block for function in functions for block in function.block.nested())
 
     @classmethod
     def open(cls, path: str | Path) -> MilProgram:
@@ -101,18 +124,22 @@ class MilProgram:
         """How often each operator type occurs in a function, nested blocks included."""
         return Counter(operation.type for operation in self.function(function).block.walk())
 
-    def make_state(self, function: str | None = None) -> MilState:
-        """Zero states: of one function, or without a name of all functions together.
+    def make_state(self, function: str | None = None, dtype: torch.dtype | None = None) -> MilState:
+        """Zero states: of one function, or without a name of all functions together; in fp16, or in `dtype`.
 
         Raises FeatureError where two functions declare one state differently.
         """
-        states: dict[str, Tensor] = {}
+        declared: dict[str, Named] = {}
         for item in [self.function(function)] if function else list(self.functions.values()):
-            for name, tensor in self._interfaces[item.name].zero_states().items():
-                if name in states and states[name].shape != tensor.shape:
-                    raise FeatureError(f"{self.package.name}: functions declare state '{name}' with different shapes")
-                states[name] = tensor
-        return MilState(states)
+            for state in item.states:
+                if declared.setdefault(state.name, state).type != state.type:
+                    raise FeatureError(
+                        f"{self.package.name}: functions declare state '{state.name}' with different shapes"
+                    )
+        state = MilState({})
+        tensors = {name: zeros(item, dtype) for name, item in declared.items()}
+        state.replace(tensors, {id(tensor): weakref.ref(tensor) for tensor in tensors.values()})
+        return state
 
     def predict(
         self,
@@ -133,7 +160,8 @@ class MilProgram:
         state: replaced by the new states; left alone if anything fails. Required where the function has states.
         compute: dtype of the arithmetic before rounding, torch.float32 or torch.float64.
         loop_limit: iterations of all `while_loop`s together after which they count as endless.
-        observer: called with every operation and its results, in order of execution (range probes, tracing).
+        observer: called with every operation and its results, in order of execution (range probes, tracing). A later
+            update may overwrite a result that is a state: keep copies.
         rounds: without it fp16 results stay in `compute`, states and outputs too: the program without its rounding.
         substitutes: results by operation name, in place of what those operations compute.
         bounded: raise `LimitError` once it has taken longer than a package of its size needs (limits.py).
@@ -146,17 +174,24 @@ class MilProgram:
         if target.states and state is None:
             names = [item.name for item in target.states]
             raise FeatureError(f"{interface.where}: it has states {names}; pass state=make_state()")
-        working = dict(state.tensors) if state is not None else {}
+        working = state.begun() if state is not None else {}
         if rounds:
             interface.check_states(working)
         self._constants.limits.begin(bounded)
+        overwriting = Overwriting(self._overwritable, working, {} if state is None else state.own)
         with torch.no_grad():
-            executor = Executor(target, self._constants, working, compute, loop_limit, observer, rounds, substitutes)
-            outputs = executor.run(checked)
-        if rounds:
-            interface.check_outputs(outputs)
+            executor = Executor(
+                *(target, self._constants, working, compute, loop_limit, observer, rounds, substitutes, overwriting)
+            )
+            try:
+                outputs = executor.run(checked)
+                if rounds:
+                    interface.check_outputs(outputs)
+            except BaseException:
+                overwriting.undo()
+                raise
         if state is not None:
-            state.tensors = working
+            state.replace(working, overwriting.own)
         return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in outputs.items()}
 
     def constants(self, function: str | None = None) -> Iterator[Operation]:

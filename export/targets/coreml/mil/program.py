@@ -124,6 +124,13 @@ class Block:
             yield from (name for name in operation.references() if name not in own)
         yield from (name for name in self.outputs if name not in own)
 
+    def nested(self) -> Iterator[Block]:
+        """This block and all in it."""
+        yield self
+        for operation in self.operations:
+            for block in operation.blocks:
+                yield from block.nested()
+
     def walk(self) -> Iterator[Operation]:
         """Every operation, those of nested blocks included, in order."""
         for operation in self.operations:

@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ from torch import Tensor
 from export.targets.coreml.mil.dtypes import BY_NAME, DType
 from export.targets.coreml.mil.errors import DeclarationError, ExecutionError, LimitError
 from export.targets.coreml.mil.limits import Limits
+
+Writable = Callable[[Tensor, Any], Tensor]  # where a slice of a tensor, by its index, can be written
 
 IOS17 = 7  # opset number
 WIDENED_BYTES = 32_000_000
@@ -61,6 +64,11 @@ class Widened:
         return tensor
 
 
+def copied(tensor: Tensor, index: Any) -> Tensor:
+    """A tensor of its own to write a slice into."""
+    return tensor.clone()
+
+
 class Arguments:
     """The inputs of one operation, by parameter name. `where` names package, function and operation for messages."""
 
@@ -72,9 +80,11 @@ class Arguments:
         compute: torch.dtype,
         limits: Limits | None = None,
         widened: Widened | None = None,
+        writable: Writable = copied,
     ) -> None:
         self.inputs, self.where, self.opset, self.compute = inputs, where, opset, compute
         self.limits, self.widened = limits or Limits(), widened or Widened(0)
+        self.writable = writable
 
     def fail(self, message: str) -> ExecutionError:
         """The error to raise for `message`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -227,10 +229,11 @@ def _slice_update(a: Arguments) -> Tensor:
     if list(update.shape) != want:
         raise a.fail(f"update {list(update.shape)}, the slice is {want}")
     update = update.reshape([len(span) for span in ranges])
-    result = x.clone()
+    index: tuple[Any, ...]
     if all(span.step > 0 for span in ranges):
-        result[tuple(slice(span.start, span.stop, span.step) for span in ranges)] = update
+        index = tuple(slice(span.start, span.stop, span.step) for span in ranges)
     else:
-        positions = [torch.tensor(list(span), dtype=torch.long) for span in ranges]
-        result[torch.meshgrid(*positions, indexing="ij")] = update
+        index = torch.meshgrid(*(torch.tensor(list(span), dtype=torch.long) for span in ranges), indexing="ij")
+    result = a.writable(x, index)
+    result[index] = update
     return result
