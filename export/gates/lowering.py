@@ -206,6 +206,7 @@ class _Gate:
             }
         self.budget |= {f"function.{key}": bound for key, bound in budget.items()}
         self.continued(exact)
+        exact.host.rest()
 
     def continued(self, exact: Exact) -> None:
         """Greedy tokens after a prompt, at one loop count."""
@@ -246,6 +247,7 @@ class _Gate:
                     self.wrong += function_failures(count, probe.name, measured, budget)
             self._watch(count, self.host)
         self.budget |= budget
+        self.host.rest()
 
     def after(self, open_other: Callable[[], Rewritten | None]) -> None:
         """A prompt and a few tokens through what other tools make of the artifact: it must still be the function."""
@@ -258,6 +260,7 @@ class _Gate:
         for twin in rewritten.twins:
             self.progress(f"{probe.name}, T={self.typical}")
             measured = measure(twin.host, twin.model, probe, self.typical, twin.cache)
+            twin.host.rest()
             if twin.budget in ROUNDING:  # a rate over so few positions says nothing
                 bounds = {key: bound for key, bound in ROUNDING[twin.budget].items() if key != "top1"}
                 self.wrong += [f"{line} ({probe.name})" for line in rounding_failures(self.typical, measured, bounds)]

@@ -201,6 +201,9 @@ class Host:
         """Forget all tokens."""
         self.length = 0
 
+    def rest(self) -> None:
+        """Give back memory that only saves time; the next chunk makes again what it needs."""
+
     def _run(self, chunk: Chunk) -> np.ndarray:
         """Logits (positions, padded vocabulary) of a checked chunk; lowers `loops_used` where the loop ended early."""
         raise NotImplementedError

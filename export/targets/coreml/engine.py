@@ -39,6 +39,10 @@ class Engine(Protocol):
         """All states zero again."""
         ...
 
+    def rest(self) -> None:
+        """Let go of what was made for speed alone."""
+        ...
+
     def read(self, state: str) -> np.ndarray: ...
 
     def write(self, state: str, value: np.ndarray) -> None: ...
@@ -54,6 +58,9 @@ class Interpreter:
 
     def reset(self) -> None:
         self.state = self.program.make_state()
+
+    def rest(self) -> None:
+        self.program.rest()
 
     def predict(self, function: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         observe = partial(self._observe, function)
@@ -98,6 +105,9 @@ class CoreML:
 
     def reset(self) -> None:
         self.state = self._models[self._stateful[0]].make_state()
+
+    def rest(self) -> None:
+        pass  # what Core ML holds is its own affair
 
     def predict(self, function: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         state = self.state if function in self._stateful else None

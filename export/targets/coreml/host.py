@@ -48,6 +48,9 @@ class CoreMLHost(Host):
         super().reset()
         self._engine.reset()
 
+    def rest(self) -> None:
+        self._engine.rest()
+
     def rewind(self, length: int) -> None:
         super().rewind(length)
         if self.loop_form == "unrolled":  # stock clients give it no position: it counts for itself

@@ -47,6 +47,11 @@ class BlobFile:
         if version != VERSION:
             raise BlobError(f"{path.name}: weight file version {version}, this interpreter reads version {VERSION}")
 
+    def rest(self) -> None:
+        """Give back the pages that were read; they come from the file again."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
     def read(self, offset: int, dtype: DType, shape: tuple[int, ...]) -> torch.Tensor:
         """The blob whose record is at `offset`, in `dtype`'s carrier. Raises BlobError where it is no such tensor."""
         where = f"{self.path.name} at offset {offset}"

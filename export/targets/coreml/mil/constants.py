@@ -22,8 +22,12 @@ class Constants:
     """Decoded constants of one package."""
 
     def __init__(self, package: Package) -> None:
-        self.package = package
-        self.limits, self.widened = Limits.of(package.path), Widened()
+        self.package, self.limits = package, Limits.of(package.path)
+        self.forget()
+
+    def forget(self) -> None:
+        """Keep nothing that was decoded."""
+        self.widened = Widened()
         self._literals: dict[Blob | Immediate, Value] = {}
         self._folded: dict[Hashable, tuple[Value, ...]] = {}
         self.checked: dict[int, tuple[Value]] = {}  # by the id of a `const` operation, which lives as long as these do

@@ -11,7 +11,6 @@ Only the saved files count: the protobuf and the weight files are read by this p
 
 from __future__ import annotations
 
-import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -25,53 +24,12 @@ from export.targets.coreml.mil.constants import Constants
 from export.targets.coreml.mil.errors import DeclarationError, FeatureError, PackageError, UnknownFunctionError
 from export.targets.coreml.mil.executor import Executor, Observer, Scope, require_known_operators
 from export.targets.coreml.mil.interface import Interface, zeros
-from export.targets.coreml.mil.overwriting import Overwriting, Own, overwritable, owned
+from export.targets.coreml.mil.overwriting import Overwriting, overwritable
 from export.targets.coreml.mil.package import Package
 from export.targets.coreml.mil.program import Function, Named, Operation, Reference, read_functions
+from export.targets.coreml.mil.state import MilState
 
 LOOP_LIMIT = 10_000
-
-
-class MilState:
-    """States between predictions: fp16 tensors by name. `predict` replaces them, and only on success.
-
-    A tensor that was given to a caller, or came from one, is never written to: `own` are the others.
-    """
-
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self._tensors = dict(tensors)
-        self.own: Own = {}
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """All of them, as they are."""
-        self.own = {}
-        return self._tensors
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.tensors[name]
-
-    def __setitem__(self, name: str, tensor: Tensor) -> None:
-        self._tensors[name] = tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-    def clone(self) -> MilState:
-        """A copy that later predictions on this state do not touch."""
-        return MilState({name: tensor.clone() for name, tensor in self._tensors.items()})
-
-    def begun(self) -> dict[str, Tensor]:
-        """What a prediction begins with."""
-        return dict(self._tensors)
-
-    def replace(self, tensors: dict[str, Tensor], own: Own) -> None:
-        """What a prediction ended with, and what of it nobody else holds."""
-        self._tensors = tensors
-        self.own = {id(tensor): own[id(tensor)] for tensor in tensors.values() if owned(own, tensor)}
 
 
 class MilProgram:
@@ -136,10 +94,7 @@ class MilProgram:
                     raise FeatureError(
                         f"{self.package.name}: functions declare state '{state.name}' with different shapes"
                     )
-        state = MilState({})
-        tensors = {name: zeros(item, dtype) for name, item in declared.items()}
-        state.replace(tensors, {id(tensor): weakref.ref(tensor) for tensor in tensors.values()})
-        return state
+        return MilState.owning({name: zeros(item, dtype) for name, item in declared.items()})
 
     def predict(
         self,
@@ -193,6 +148,11 @@ class MilProgram:
         if state is not None:
             state.replace(working, overwriting.own)
         return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in outputs.items()}
+
+    def rest(self) -> None:
+        """Let go of the decoded weights; the next prediction decodes what it needs."""
+        self._constants.forget()
+        self.package.rest()
 
     def constants(self, function: str | None = None) -> Iterator[Operation]:
         """The `const` and `constexpr_` operations of a function, nested blocks included."""

@@ -51,6 +51,11 @@ class Package:
             self._blob_files[name] = BlobFile(path)
         return self._blob_files[name]
 
+    def rest(self) -> None:
+        """Give back the memory of weight files that were read."""
+        for file in self._blob_files.values():
+            file.rest()
+
     def _find_model(self) -> Path:
         manifest_path = self.path / "Manifest.json"
         if not manifest_path.is_file():
