@@ -164,8 +164,12 @@ class Interface:
 
 
 def zeros(state: Named, dtype: torch.dtype | None = None) -> Tensor:
-    """A state as it is at first, in its declared dtype or another."""
-    return torch.zeros([size or 0 for size in state.type.shape or ()], dtype=dtype or state.type.dtype.carrier)
+    """A state as it is at first, in its declared dtype or another.
+
+    From numpy, which asks the system for zeros: what of a long cache is never written to takes no memory.
+    """
+    like = torch.empty(0, dtype=dtype or state.type.dtype.carrier).numpy().dtype
+    return torch.from_numpy(np.zeros([size or 0 for size in state.type.shape or ()], like))
 
 
 def as_tensor(value: Any) -> tuple[Tensor, DType | None]:
