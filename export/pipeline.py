@@ -266,7 +266,7 @@ def verify(
         exact = open_exact(job.target, folder, draft, quantized, options.cache, host)
         rewritten = partial(open_rewritten, job.target, folder, to, draft, quantized, options.cache)
         asked = host, quantized.model, texts, loops, budget, options.cache, progress, exact, rewritten
-        result = lowering_gate(*asked, beside=own)
+        result = lowering_gate(*asked, beside=own, trained=job.source.folder is not None)
     return result, reference.entry(artifact_distance(host, reference.reference, loops))
 
 

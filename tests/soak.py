@@ -25,8 +25,8 @@ import psutil
 from export.pipeline import run_export
 from export.request import ExportRequest
 from export.run.session import Session
-from export.targets.onnx.runtime.mapped_file import give_back_heap
 from export.targets.registry import find_target, load_host
+from parcae_mobile.heap import give_back_heap
 from parcae_mobile.manifest import read_manifest
 from parcae_mobile.sampling import Sampling
 

@@ -28,7 +28,7 @@ from export.gates.function import (
     relaxed,
 )
 from export.gates.probes import PIECES, Measured, Probe, measure, split
-from export.gates.rounding import ROUNDING, rounding_failures
+from export.gates.rounding import ROUNDING, rounding_budget, rounding_failures
 from export.targets.host import Host
 from export.targets.registry import Target, load_exact, load_host
 from parcae_mobile.golden import GREEDY_TOKENS, PROMPT_TOKENS
@@ -128,16 +128,18 @@ def lowering_gate(
     exact: Exact | None = None,
     rewritten: Callable[[], Rewritten | None] = lambda: None,
     beside: Beside = ALONE,
+    trained: bool = True,
 ) -> LoweringVerdict:
     """Compare on (texts, length + 1) ids at each loop count; last ids of a window are targets only.
 
     `compute` names the published artifact's budget (`budget_name`). Without `exact` an artifact that rounds nothing is
     its own, and of one that rounds only the cost is judged. What `rewritten` opens is tried on a short text in pieces.
-    Where a second process is `beside` and the host bears a fork, that one asks what rounding costs meanwhile.
+    Weights that are not `trained` are not asked for top-1. Where a second process is `beside` and the host bears a
+    fork, that one asks what rounding costs meanwhile.
     """
-    gate = _Gate(host, model, texts, tuple(loops), compute, cache, progress)
+    gate = _Gate(host, model, texts, tuple(loops), compute, cache, progress, trained)
     if exact is not None and exact.budget != ROUNDED_ALIKE and beside.spare and host.forks:
-        other = _Gate(host, model, texts, tuple(loops), compute, cache, lambda line: None)
+        other = _Gate(host, model, texts, tuple(loops), compute, cache, lambda line: None, trained)
         rest = beside.start("rounding, and after other tools", partial(other.rest, texts, rewritten))
         gate.function(exact)
         gate.add(rest())
@@ -165,11 +167,12 @@ class _Gate:
         compute: str,
         cache: CacheSpec,
         progress: Callable[[str], None],
+        trained: bool,
     ) -> None:
-        self.host, self.model, self.texts, self.loops = host, model, texts, loops
+        self.host, self.model, self.texts, self.loops, self.trained = host, model, texts, loops, trained
         self.compute, self.cache, self.progress = compute, cache, progress
-        trained = model.config.mean_recurrence
-        self.typical = trained if trained in loops else max(loops)  # more is tried at this one
+        mean = model.config.mean_recurrence  # what it was trained with
+        self.typical = mean if mean in loops else max(loops)  # more is tried at this one
         self.wrong: list[str] = []  # a wrong function is wrong at every loop count
         self.costly: dict[int, list[str]] = {count: [] for count in loops}
         self.notes: list[str] = []
@@ -232,7 +235,7 @@ class _Gate:
     def published(self, texts: Tensor) -> None:
         """The artifact as it is: what it rounds, or, if it rounds nothing, that it computes what the other one does."""
         rounds = self.compute in ROUNDING
-        budget = (ROUNDING if rounds else FUNCTION)[self.compute]
+        budget = rounding_budget(self.compute, self.trained) if rounds else FUNCTION[self.compute]
         whole = Probe("one piece", texts[:, :-1], texts[:, 1:])
         pieces = Probe("pieces", texts[:1, :-1], texts[:1, 1:], split(texts.shape[1] - 1, PIECES))
         for count in self.loops:

@@ -17,6 +17,11 @@ ROUNDING: dict[str, dict[str, float]] = {
 }
 
 
+def rounding_budget(compute: str, trained: bool) -> dict[str, float]:
+    """The bounds of what an artifact computes in; logits of random weights are too flat for top-1 to say anything."""
+    return {key: bound for key, bound in ROUNDING[compute].items() if trained or key != "top1"}
+
+
 def rounding_failures(loops: int, measured: Measured, budget: dict[str, float]) -> list[str]:
     """One line for each bound that is exceeded."""
     values = measured.distance.to_dict() | {"state_mean": max(measured.state_mean.values(), default=0.0)}

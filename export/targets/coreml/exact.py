@@ -9,6 +9,7 @@ in the program its operations are watched: a first state is put in the place of 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from export.targets.coreml.engine import Engine, Interpreter
 from export.targets.coreml.host import PACKAGE, CoreMLHost
 from export.targets.coreml.mil.program import Operation
 from export.targets.host import CacheGeometry, Chunk, Host
+from parcae_mobile.heap import give_back_heap
 from parcae_mobile.kv_cache import KVCache, Slot
 from parcae_mobile.manifest import Manifest
 from parcae_mobile.model import Parcae
@@ -63,6 +65,8 @@ def rewrite(folder: Path, to: Path) -> str | None:
     from export.targets.coreml.package import reprocess
 
     reprocess(folder / PACKAGE, to / PACKAGE)
+    gc.collect()  # operations and their arguments point at each other
+    give_back_heap()
     return "coremltools' default passes"
 
 

@@ -17,6 +17,7 @@ import torch
 from export.gates.function import FUNCTION, function_failures, own_noise, relaxed
 from export.gates.lowering import Exact, lowering_gate
 from export.gates.probes import Measured, Probe, far_state, measure, split
+from export.gates.rounding import ROUNDING, rounding_budget
 from export.gates.verify import widened
 from export.targets.host import CacheGeometry, Host
 from export.targets.onnx import exact as onnx_exact
@@ -25,6 +26,7 @@ from export.targets.onnx.runtime.host import OnnxHost
 from export.targets.registry import WriteOptions
 from parcae_mobile import Parcae
 from parcae_mobile.kv_cache import CacheSpec
+from parcae_mobile.manifest import Verdict
 from quantize import QuantizedModel
 
 MLP = "transformer.core_block.0.mlp.proj.weight"
@@ -168,3 +170,13 @@ def test_bounds_that_a_models_own_noise_widens_are_written_down_and_verified_by(
     manifest: Any = SimpleNamespace(lowering=verdict)
     assert widened({"max_abs": 1e-6, "cosine": 0.9999}, manifest, 2) == {"max_abs": allowed, "cosine": 0.9999}
     assert widened({"max_abs": 1e-6}, manifest, 3) == {"max_abs": 1e-6}, "not judged, so not widened"
+
+
+def test_top1_is_asked_of_trained_weights_alone_by_the_gate_and_by_verify() -> None:
+    assert "top1" in rounding_budget("fp16", trained=True)
+    asked = rounding_budget("fp16", trained=False)
+    assert asked == {key: bound for key, bound in ROUNDING["fp16"].items() if key != "top1"}
+    bounds = {"kl_mean": 1e-4, "top1": 0.995}
+    drawn: Any = SimpleNamespace(lowering=Verdict(passed=True, by_loops={}, budget=asked))
+    unjudged: Any = SimpleNamespace(lowering=Verdict(passed=None, by_loops={}))
+    assert widened(bounds, drawn, 2) == {"kl_mean": 1e-4} and widened(bounds, unjudged, 2) == bounds

@@ -28,6 +28,7 @@ from export.targets.coreml.mil.overwriting import Overwriting, overwritable
 from export.targets.coreml.mil.package import Package
 from export.targets.coreml.mil.program import Function, Named, Operation, Reference, read_functions
 from export.targets.coreml.mil.state import MilState
+from parcae_mobile.heap import give_back_heap
 
 LOOP_LIMIT = 10_000
 
@@ -153,6 +154,7 @@ class MilProgram:
         """Let go of the decoded weights; the next prediction decodes what it needs."""
         self._constants.forget()
         self.package.rest()
+        give_back_heap()
 
     def constants(self, function: str | None = None) -> Iterator[Operation]:
         """The `const` and `constexpr_` operations of a function, nested blocks included."""

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from export.targets.host import CacheGeometry, Chunk, Host
-from export.targets.onnx.runtime.mapped_file import give_back_heap, give_back_pages
+from export.targets.onnx.runtime.mapped_file import give_back_pages
 from parcae_mobile.errors import ToolMissingError, UsageError
+from parcae_mobile.heap import give_back_heap
 from parcae_mobile.stage_names import STAGES
 
 try:

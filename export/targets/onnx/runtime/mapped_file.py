@@ -12,16 +12,11 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from functools import cache
 from pathlib import Path
 
+from parcae_mobile.heap import libc
+
 MADV_DONTNEED = 4  # the value on every Linux
-
-
-def give_back_heap() -> None:
-    """Return freed memory that the C library keeps for later; a library that keeps none has no such function."""
-    if sys.platform == "linux" and hasattr(_libc(), "malloc_trim"):
-        _libc().malloc_trim(0)
 
 
 def give_back_pages(path: Path) -> int:
@@ -33,11 +28,7 @@ def give_back_pages(path: Path) -> int:
         lines = [line for line in maps if line.endswith(f" {name}\n")]
     for line in lines:
         start, end = (int(address, 16) for address in line.split(" ", 1)[0].split("-"))
-        if _libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_DONTNEED) == 0:
+        if libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_DONTNEED) == 0:
             returned += end - start
     return returned
 
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
