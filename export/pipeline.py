@@ -22,16 +22,10 @@ from export.artifact.golden import GOLDEN_TOKENS, golden_loops, write_golden
 from export.artifact.publish import check_output, failed_folder, publish, staging
 from export.beside import ALONE, Beside, spare_core
 from export.gates.certificate import certify
-from export.gates.lowering import (
-    TEXT_TOKENS,
-    LoweringVerdict,
-    budget_name,
-    lowering_gate,
-    open_exact,
-    open_rewritten,
-)
+from export.gates.lowering import TEXT_TOKENS, LoweringVerdict, lowering_gate
 from export.gates.reference import CheckedReference, artifact_distance
 from export.gates.span import Span, open_span
+from export.gates.twins import budget_name, open_exact, open_rewritten
 from export.job import (
     Job,
     Progress,

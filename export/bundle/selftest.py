@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from export.gates.lowering import BUDGETS, budget_name
+from export.gates.lowering import BUDGETS
+from export.gates.twins import budget_name
 from export.targets.host import Host
 from parcae_mobile.app_manifest import Greedy, LogitRows, SelfTest
 from parcae_mobile.arrays import DAMAGED, read_arrays

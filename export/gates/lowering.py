@@ -10,9 +10,8 @@ what quantization cost.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -29,41 +28,20 @@ from export.gates.function import (
 )
 from export.gates.probes import PIECES, Measured, Probe, measure, split
 from export.gates.rounding import ROUNDING, rounding_budget, rounding_failures
+from export.gates.twins import INT8_CACHE, ROUNDED_ALIKE, Exact, Rewritten
 from export.targets.host import Host
-from export.targets.registry import Target, load_exact, load_host
 from parcae_mobile.golden import GREEDY_TOKENS, PROMPT_TOKENS
 from parcae_mobile.kv_cache import CacheSpec
-from parcae_mobile.manifest import Manifest, Verdict
+from parcae_mobile.manifest import Verdict
 from parcae_mobile.model import Parcae
 from parcae_mobile.parity import Distance, greedy
-from quantize.apply import QuantizedModel
 
 TEXT_TOKENS = 64
 FULL_FP32 = CacheSpec()
-FP16_CACHE, INT8_CACHE = "fp32, fp16 cache", "fp32, int8 cache"
-ROUNDED_ALIKE = "rounded alike"  # no bounds but directions: see directions.py
 BUDGETS = FUNCTION | ROUNDING
 SHORT_PIECES = (20, 1, 1, 1)
 FOUND = ("wrong", "costly", "notes", "by_loops", "allowed", "budget", "largest", "places")
 LARGEST_FP16 = 65504 / 2  # results beyond it leave no room for texts that were not tried
-
-
-@dataclass(frozen=True)
-class Exact:
-    """An artifact with rounding out of the way, and the eager model that has the values it stores."""
-
-    host: Host
-    model: Parcae
-    cache: CacheSpec
-    budget: str  # of FUNCTION, or ROUNDED_ALIKE where the host rounds still and the model rounds as it does
-
-
-@dataclass(frozen=True)
-class Rewritten:
-    """The artifact as tools that re-process it may write it: as published, and without rounding if that is another."""
-
-    by: str
-    twins: tuple[Exact, ...]
 
 
 @dataclass
@@ -344,52 +322,6 @@ def _overflow(loops: int, largest: dict[int, float], places: dict[int, str], com
     else:  # only the cache is fp16 then
         remedy = "no cache of this target holds it: use --target onnx"
     return f"T={loops}: {places[loops]} gives {largest[loops]:.3g}, too near fp16's end at 65504; {remedy}"
-
-
-def budget_name(compute: str, kv_dtype: str) -> str:
-    """The budget of a published artifact by what it computes in and what its cache holds."""
-    if compute == "fp32" and kv_dtype in ("fp16", "int8"):
-        return f"fp32, {kv_dtype} cache"
-    return compute
-
-
-def open_exact(
-    target: Target, folder: Path, manifest: Manifest, quantized: QuantizedModel, cache: CacheSpec, host: Host
-) -> Exact | None:
-    """The artifact without its rounding; None where `host` rounds nothing itself and lets its loop be tried from far.
-
-    An int8 cache stays one, because its kernels know no other. An fp16 cache is widened with the rest.
-    """
-    if manifest.compute == "fp32" and manifest.kv.dtype != "fp16" and host.takes_state:
-        return None
-    module = load_exact(target)
-    if module.STILL_ROUNDS:
-        rounded = module.reference(quantized, manifest.compute)
-        return None if manifest.compute == "fp32" else Exact(host, rounded, cache, ROUNDED_ALIKE)
-    int8 = manifest.kv.dtype == "int8"
-    spec = cache if int8 else replace(cache, dtype="fp32")
-    exact = module.open_exact(folder, manifest, 1)
-    return Exact(exact, module.reference(quantized, manifest.compute), spec, INT8_CACHE if int8 else "fp32")
-
-
-def open_rewritten(
-    target: Target,
-    folder: Path,
-    to: Path,
-    manifest: Manifest,
-    quantized: QuantizedModel,
-    cache: CacheSpec,
-) -> Rewritten | None:
-    """The artifact rewritten into the folder `to`; None where nothing rewrites this target's artifacts."""
-    by = load_exact(target).rewrite(folder, to)
-    if by is None:
-        return None
-    host = load_host(target)(to, manifest, 1)
-    published = Exact(host, quantized.model, cache, budget_name(manifest.compute, manifest.kv.dtype))
-    exact = open_exact(target, to, manifest, quantized, cache, host)
-    if exact is None or manifest.compute == manifest.kv.dtype == "fp32":
-        return Rewritten(by, (published,))
-    return Rewritten(by, (published, exact))
 
 
 def _greedy_agreement(exact: Exact, prompt: list[int], tokens: int, loops: int) -> int:

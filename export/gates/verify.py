@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from export.gates.lowering import BUDGETS, budget_name
+from export.gates.lowering import BUDGETS
+from export.gates.twins import budget_name
 from export.targets.registry import find_target, load_host, load_target
 from parcae_mobile.arrays import DAMAGED, read_arrays
 from parcae_mobile.errors import GateError, InputError, reason_of

@@ -19,7 +19,7 @@ from export.targets.coreml.mil.errors import (
     PackageError,
     UnknownOperatorError,
 )
-from export.targets.coreml.mil.schema import model_message
+from export.targets.coreml.mil.files.schema import model_message
 
 FP16, FP32, INT32, BOOL, STRING = 10, 11, 23, 1, 2
 

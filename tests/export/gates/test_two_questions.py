@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from export.gates.function import FUNCTION, function_failures, own_noise, relaxed
-from export.gates.lowering import Exact, lowering_gate
+from export.gates.lowering import lowering_gate
 from export.gates.probes import Measured, Probe, far_state, measure, split
 from export.gates.rounding import ROUNDING, rounding_budget
+from export.gates.twins import Exact
 from export.gates.verify import widened
 from export.targets.host import CacheGeometry, Host
 from export.targets.onnx import exact as onnx_exact

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable
 
-from export.targets.coreml.mil.blob import decode
 from export.targets.coreml.mil.dtypes import STRING
 from export.targets.coreml.mil.errors import BlobError, LimitError
+from export.targets.coreml.mil.files.blob import decode
+from export.targets.coreml.mil.files.package import Package
 from export.targets.coreml.mil.limits import Limits
-from export.targets.coreml.mil.package import Package
 from export.targets.coreml.mil.program import Blob, Function, Immediate, Operation, Reference
 from export.targets.coreml.mil.registry import Value, Widened
 

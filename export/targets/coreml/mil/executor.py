@@ -18,9 +18,9 @@ from export.targets.coreml.mil.errors import (
     UnknownOperatorError,
 )
 from export.targets.coreml.mil.ops import constexpr, elementwise, index, linear, shape
-from export.targets.coreml.mil.overwriting import Overwriting
 from export.targets.coreml.mil.program import Argument, Block, Function, Named, Operation, Reference
 from export.targets.coreml.mil.registry import OPERATORS, Arguments, Value
+from export.targets.coreml.mil.state import Overwriting
 from parcae_mobile.errors import reason_of
 
 # Importing these modules fills OPERATORS.

@@ -23,11 +23,10 @@ from torch import Tensor
 from export.targets.coreml.mil.constants import Constants
 from export.targets.coreml.mil.errors import DeclarationError, FeatureError, PackageError, UnknownFunctionError
 from export.targets.coreml.mil.executor import Executor, Observer, Scope, require_known_operators
+from export.targets.coreml.mil.files.package import Package
 from export.targets.coreml.mil.interface import Interface, zeros
-from export.targets.coreml.mil.overwriting import Overwriting, overwritable
-from export.targets.coreml.mil.package import Package
 from export.targets.coreml.mil.program import Function, Named, Operation, Reference, read_functions
-from export.targets.coreml.mil.state import MilState
+from export.targets.coreml.mil.state import MilState, Overwriting, overwritable
 from parcae_mobile.heap import give_back_heap
 
 LOOP_LIMIT = 10_000

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from export.gates.lowering import budget_name, lowering_gate
+from export.gates.lowering import lowering_gate
+from export.gates.twins import budget_name
 from export.targets.coreml import writer as coreml
 from export.targets.coreml.host import PACKAGE, CoreMLHost
 from export.targets.coreml.mil.interpreter import MilProgram

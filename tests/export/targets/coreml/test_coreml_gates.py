@@ -19,14 +19,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from export.beside import ALONE, Beside
-from export.gates.lowering import Exact, LoweringVerdict, budget_name, lowering_gate
+from export.gates.lowering import LoweringVerdict, lowering_gate
+from export.gates.twins import Exact, budget_name
 from export.gates.verify import verify_artifact
 from export.targets.coreml import writer as coreml
 from export.targets.coreml.exact import ExactHost, reference
 from export.targets.coreml.host import PACKAGE, CoreMLHost
 from export.targets.coreml.mil.errors import BlobError, DeclarationError, MilError, UnknownOperatorError
+from export.targets.coreml.mil.files.schema import model_message
 from export.targets.coreml.mil.interpreter import MilProgram
-from export.targets.coreml.mil.schema import model_message
 from export.targets.host import CacheGeometry, Host
 from export.targets.registry import WriteOptions
 from parcae_mobile import Parcae

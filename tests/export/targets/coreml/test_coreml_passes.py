@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from export.gates.lowering import Exact, Rewritten, lowering_gate
+from export.gates.lowering import lowering_gate
+from export.gates.twins import Exact, Rewritten
 from export.targets.coreml import writer as coreml
 from export.targets.coreml.attention import Caches
 from export.targets.coreml.exact import rewrite

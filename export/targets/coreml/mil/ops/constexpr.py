@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from export.targets.coreml.mil.blob import decode, packed_bytes
 from export.targets.coreml.mil.dtypes import UINT1, UINT2, UINT4, UINT6, UINT8, DType
+from export.targets.coreml.mil.files.blob import decode, packed_bytes
 from export.targets.coreml.mil.registry import Arguments, like, operator
 
 BY_PALETTE_SIZE: dict[int, DType] = {2: UINT1, 4: UINT2, 16: UINT4, 64: UINT6, 256: UINT8}

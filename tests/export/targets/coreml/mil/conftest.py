@@ -18,8 +18,8 @@ import torch
 
 from export.targets.coreml.mil.dtypes import BOOL, BY_NAME, INT32, DType, round_to
 from export.targets.coreml.mil.executor import OPERATOR_MODULES
+from export.targets.coreml.mil.files.package import Package
 from export.targets.coreml.mil.interface import as_tensor
-from export.targets.coreml.mil.package import Package
 from export.targets.coreml.mil.registry import OPERATORS, Arguments, Value
 
 assert OPERATOR_MODULES  # importing the executor fills OPERATORS

@@ -13,9 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.targets.coreml.mil.blob import BlobFile, decode, packed_bytes
 from export.targets.coreml.mil.dtypes import BOOL, BY_NAME
 from export.targets.coreml.mil.errors import BlobError
+from export.targets.coreml.mil.files.blob import BlobFile, decode, packed_bytes
 
 NARROW = ["int4", "uint1", "uint2", "uint3", "uint4", "uint6"]
 WHOLE = {

@@ -13,8 +13,8 @@ import torch
 
 from export.targets.coreml.mil.errors import ExecutionError
 from export.targets.coreml.mil.interpreter import MilProgram
-from export.targets.coreml.mil.overwriting import Overwriting
 from export.targets.coreml.mil.registry import copied
+from export.targets.coreml.mil.state import Overwriting
 
 ROWS, WIDTH = 6, 4
 Save = Callable[..., Path]

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from export.targets.coreml.mil.schema import model_message
+from export.targets.coreml.mil.files.schema import model_message
 from parcae_mobile.errors import ToolMissingError
 
 
 def test_opening_a_package_does_not_import_coremltools() -> None:
     check = (
-        "import sys; from export.targets.coreml.mil.schema import model_message;"
+        "import sys; from export.targets.coreml.mil.files.schema import model_message;"
         "assert model_message()().SerializeToString() == b''; print('coremltools' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)

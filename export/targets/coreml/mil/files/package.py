@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from export.targets.coreml.mil.blob import BlobFile
 from export.targets.coreml.mil.errors import BlobError, PackageError
-from export.targets.coreml.mil.schema import model_message
+from export.targets.coreml.mil.files.blob import BlobFile
+from export.targets.coreml.mil.files.schema import model_message
 from parcae_mobile.given_file import read_bytes
 from parcae_mobile.json_file import parse
 

@@ -1,0 +1,1 @@
+"""A package on disk: its folder, its protobuf, its weight files."""
