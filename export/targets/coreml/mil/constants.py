@@ -17,6 +17,8 @@ from export.targets.coreml.mil.limits import Limits
 from export.targets.coreml.mil.program import Blob, Function, Immediate, Operation, Reference
 from export.targets.coreml.mil.registry import Value, Widened
 
+KEPT_BYTES = 128_000_000  # of one constant
+
 
 class Constants:
     """Decoded constants of one package."""
@@ -65,11 +67,17 @@ class Constants:
     def folded(
         self, function: Function, operation: Operation, compute: Callable[[], tuple[Value, ...]]
     ) -> tuple[Value, ...]:
-        """The results of a `constexpr_` operation. Equal operations of different functions share one entry."""
+        """The results of a `constexpr_` operation. Equal operations of different functions share one entry.
+
+        A result of more than `KEPT_BYTES` is not kept: a prediction reads a few rows of such a table, and once.
+        """
         key: Hashable = (operation.type, tuple(sorted(operation.inputs.items())))
         arguments = [argument for group in operation.inputs.values() for argument in group]
         if any(isinstance(argument, Reference) for argument in arguments):
             key = (function.name, operation.outputs[0].name)
-        if key not in self._folded:
-            self._folded[key] = compute()
-        return self._folded[key]
+        if key in self._folded:
+            return self._folded[key]
+        results = compute()
+        if all(value.data.nbytes <= KEPT_BYTES for value in results):
+            self._folded[key] = results
+        return results
