@@ -13,7 +13,6 @@ from parcae_mobile.model import Parcae
 from parcae_mobile.stage_names import STAGES
 
 MS = "com.microsoft"  # the domain of onnxruntime's contributed operators
-WEIGHTS = "weights.data"
 OPSET = 23  # RMSNormalization
 PORTABLE_OPSET = 21  # blockwise DequantizeLinear
 IR_VERSION = 10

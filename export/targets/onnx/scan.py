@@ -14,9 +14,10 @@ from types import MappingProxyType
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from export.stages import trace_stages
-from export.targets.onnx.graph import ACCURACY_LEVELS, WEIGHTS, declare, rename, save, scales_of
+from export.targets.onnx.graph import ACCURACY_LEVELS, declare, rename, save, scales_of
 from export.targets.onnx.lowering import StageLowering
 from export.targets.onnx.nodes import half_casts
+from export.targets.onnx.runtime.mapped_file import WEIGHTS
 from export.targets.onnx.weights import WeightFile
 from parcae_mobile.kv_cache import CacheScales
 from quantize.apply import QuantizedModel

@@ -19,10 +19,11 @@ from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 
 from export.stages import trace_stages
 from export.targets.onnx.clients import write_client_files
-from export.targets.onnx.graph import ACCURACY_LEVELS, WEIGHTS, declare, save, scales_of
+from export.targets.onnx.graph import ACCURACY_LEVELS, declare, save, scales_of
 from export.targets.onnx.lowering import StageLowering
 from export.targets.onnx.nodes import half_casts
 from export.targets.onnx.portable.lowering import COLUMNS, PortableLowering
+from export.targets.onnx.runtime.mapped_file import WEIGHTS
 from export.targets.onnx.scan import write_scan
 from export.targets.onnx.static import write_static
 from export.targets.onnx.weights import WeightFile

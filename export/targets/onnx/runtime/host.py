@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from export.targets.host import CacheGeometry, Chunk, Host
-from export.targets.onnx.runtime.mapped_file import give_back_pages
+from export.targets.onnx.runtime.mapped_file import WEIGHTS, give_back_pages
 from parcae_mobile.errors import ToolMissingError, UsageError
 from parcae_mobile.heap import give_back_heap
 from parcae_mobile.stage_names import STAGES
@@ -29,7 +29,6 @@ from export.targets.onnx.runtime.buffers import Bound, Buffers, refusals
 
 LEAST_CAPACITY = 256  # tokens that the caches hold at first
 GIVE_BACK_EVERY = 64  # decoded tokens between two times that pages of the weights file are given back
-WEIGHTS = "weights.data"
 # Each session has a pool of threads, which wait by spinning: those of one stage would slow the next one's.
 SPINNING = {"session.force_spinning_stop": "1"}
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from parcae_mobile.heap import libc
 
+WEIGHTS = "weights.data"  # beside the graphs, which all read it
 MADV_DONTNEED = 4  # the value on every Linux
 
 
