@@ -20,7 +20,7 @@ from export.artifact.assemble import assemble
 from export.artifact.describe import describe
 from export.artifact.golden import GOLDEN_TOKENS, golden_loops, write_golden
 from export.artifact.publish import check_output, failed_folder, publish, staging
-from export.beside import ALONE, Beside, spare_core
+from export.beside import ALONE, Answer, Beside, spare_core
 from export.gates.certificate import certify
 from export.gates.lowering import TEXT_TOKENS, LoweringVerdict, lowering_gate
 from export.gates.reference import CheckedReference, artifact_distance
@@ -54,6 +54,7 @@ from export.targets.registry import (
     DYNAMIC,
     StoredInjection,
     find_target,
+    load_exact,
     load_host,
     load_target,
     memory_report,
@@ -257,8 +258,11 @@ def verify(
     with contextlib.ExitStack() as stack:
         to = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parcae-rewritten-")))
         own = stack.enter_context(Beside(beside.spare, progress))  # over before that folder goes
+        rewriting = Answer("", partial(load_exact(job.target).rewrite, folder, to), silent)
+        if not own.spare:  # what another tool holds and the dequantized model would be there at once
+            rewriting()
         exact = open_exact(job.target, folder, draft, quantized, options.cache, host)
-        rewritten = partial(open_rewritten, job.target, folder, to, draft, quantized, options.cache)
+        rewritten = partial(open_rewritten, job.target, rewriting, to, draft, quantized, options.cache)
         asked = host, quantized.model, texts, loops, budget, options.cache, progress, exact, rewritten
         result = lowering_gate(*asked, beside=own, trained=job.source.folder is not None)
     return result, reference.entry(artifact_distance(host, reference.reference, loops))

@@ -1,7 +1,7 @@
 """What stands beside an artifact in its gate: itself without rounding, and as other tools rewrite it.
 
     exact = open_exact(target, folder, manifest, quantized, cache, host)
-    rewritten = open_rewritten(target, folder, to, manifest, quantized, cache)
+    rewritten = open_rewritten(target, rewriting, to, manifest, quantized, cache)
 
 Each is a host with the eager model that it is compared with, and the name of the bounds that hold for the two.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from export.beside import Answer
 from export.targets.host import Host
 from export.targets.registry import Target, load_exact, load_host
 from parcae_mobile.kv_cache import CacheSpec
@@ -68,14 +69,14 @@ def open_exact(
 
 def open_rewritten(
     target: Target,
-    folder: Path,
+    rewriting: Answer[str | None],
     to: Path,
     manifest: Manifest,
     quantized: QuantizedModel,
     cache: CacheSpec,
 ) -> Rewritten | None:
-    """The artifact rewritten into the folder `to`; None where nothing rewrites this target's artifacts."""
-    by = load_exact(target).rewrite(folder, to)
+    """The artifact that `rewriting` writes into `to`; None where nothing rewrites this target's artifacts."""
+    by = rewriting()
     if by is None:
         return None
     host = load_host(target)(to, manifest, 1)
