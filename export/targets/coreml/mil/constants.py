@@ -14,7 +14,7 @@ from export.targets.coreml.mil.errors import BlobError, LimitError
 from export.targets.coreml.mil.files.blob import decode
 from export.targets.coreml.mil.files.package import Package
 from export.targets.coreml.mil.limits import Limits
-from export.targets.coreml.mil.program import Blob, Function, Immediate, Operation, Reference
+from export.targets.coreml.mil.program import Argument, Blob, Function, Immediate, Operation, Reference
 from export.targets.coreml.mil.registry import Value, Widened
 
 KEPT_BYTES = 128_000_000  # of one constant
@@ -25,6 +25,7 @@ class Constants:
 
     def __init__(self, package: Package) -> None:
         self.package, self.limits = package, Limits.of(package.path)
+        self._digests: dict[Blob, bytes] = {}
         self.forget()
 
     def forget(self) -> None:
@@ -59,6 +60,17 @@ class Constants:
             self._literals[item] = value
         return value
 
+    def _content(self, argument: Argument) -> Hashable:
+        """An argument by what it holds, not by where that lies."""
+        if not isinstance(argument, Blob):
+            return argument
+        if argument not in self._digests:
+            try:
+                self._digests[argument] = self.package.blob_file(argument.file).digest(argument.offset)
+            except BlobError:
+                return argument  # who reads it says so, and where
+        return argument.type, self._digests[argument]
+
     def keep(self, operation: Operation, value: Value) -> None:
         """Remember what a `const` operation gives; packed integers grow up to eight times when decoded, so not them."""
         if value.dtype.bits >= 8:
@@ -67,14 +79,16 @@ class Constants:
     def folded(
         self, function: Function, operation: Operation, compute: Callable[[], tuple[Value, ...]]
     ) -> tuple[Value, ...]:
-        """The results of a `constexpr_` operation. Equal operations of different functions share one entry.
+        """The results of a `constexpr_` operation. Equal operations of different functions share one entry, also where
+        each function has a copy of its own in the file, as coremltools writes them.
 
         A result of more than `KEPT_BYTES` is not kept: a prediction reads a few rows of such a table, and once.
         """
-        key: Hashable = (operation.type, tuple(sorted(operation.inputs.items())))
+        key: Hashable = (function.name, operation.outputs[0].name)
         arguments = [argument for group in operation.inputs.values() for argument in group]
-        if any(isinstance(argument, Reference) for argument in arguments):
-            key = (function.name, operation.outputs[0].name)
+        if not any(isinstance(argument, Reference) for argument in arguments):
+            inputs = sorted(operation.inputs.items())
+            key = (operation.type, tuple((name, tuple(map(self._content, group))) for name, group in inputs))
         if key in self._folded:
             return self._folded[key]
         results = compute()

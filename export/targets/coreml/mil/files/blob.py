@@ -12,6 +12,7 @@ significant bit upward without gaps, so a 3-bit value may cross a byte.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import mmap
 import struct
@@ -52,14 +53,26 @@ class BlobFile:
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
-    def read(self, offset: int, dtype: DType, shape: tuple[int, ...]) -> torch.Tensor:
-        """The blob whose record is at `offset`, in `dtype`'s carrier. Raises BlobError where it is no such tensor."""
+    def digest(self, offset: int) -> bytes:
+        """What tells the payload of the record at `offset` from others. Raises BlobError where there is none."""
+        return hashlib.blake2b(self._payload(offset)[1], digest_size=16).digest()
+
+    def _payload(self, offset: int) -> tuple[int, memoryview, int, int]:
+        """Of the record at `offset`: its data type, its bytes, where they begin, and the unused bits at their end."""
         where = f"{self.path.name} at offset {offset}"
         if offset % RECORD_BYTES or not RECORD_BYTES <= offset <= len(self._map) - RECORD_BYTES:
             raise BlobError(f"{where}: no blob record can be there (the file has {len(self._map)} bytes)")
         sentinel, code, size, start, padding = RECORD.unpack_from(self._map, offset)
         if sentinel != SENTINEL:
             raise BlobError(f"{where}: no blob record (found 0x{sentinel:08X}, want 0x{SENTINEL:08X})")
+        if start + size > len(self._map):
+            raise BlobError(f"{where}: the payload ends at byte {start + size} of {len(self._map)}: truncated file")
+        return code, memoryview(self._map)[start : start + size], start, padding
+
+    def read(self, offset: int, dtype: DType, shape: tuple[int, ...]) -> torch.Tensor:
+        """The blob whose record is at `offset`, in `dtype`'s carrier. Raises BlobError where it is no such tensor."""
+        code, payload, start, padding = self._payload(offset)
+        where, size = f"{self.path.name} at offset {offset}", len(payload)
         if code != dtype.blob_code:
             raise BlobError(f"{where}: the blob has data type {code}, the program wants {dtype} ({dtype.blob_code})")
         count = math.prod(shape)
@@ -67,9 +80,6 @@ class BlobFile:
             raise BlobError(
                 f"{where}: the blob has {size} bytes, {dtype} {list(shape)} takes {packed_bytes(count, dtype)}"
             )
-        if start + size > len(self._map):
-            raise BlobError(f"{where}: the payload ends at byte {start + size} of {len(self._map)}: truncated file")
-        payload = memoryview(self._map)[start : start + size]
         aligned = dtype.bits < 8 or start % (dtype.bits // 8) == 0
         return decode(payload if aligned else bytes(payload), dtype, shape)
 

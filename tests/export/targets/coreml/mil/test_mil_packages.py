@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ from torch.nn import functional as F
 
 from export.targets.coreml.mil import constants
 from export.targets.coreml.mil.errors import ExecutionError, FeatureError, UnknownFunctionError
+from export.targets.coreml.mil.files.blob import RECORD, RECORD_BYTES
 from export.targets.coreml.mil.interpreter import MilProgram, run_mlpackage
+from export.targets.coreml.mil.program import Blob
 
 torch.manual_seed(0)
 IDS = torch.tensor([2, 0, 1], dtype=torch.int32)
@@ -228,6 +232,27 @@ def test_large_constants_are_decoded_again_and_not_kept(quantized: Path, monkeyp
     monkeypatch.setattr(constants, "KEPT_BYTES", 0)
     after = program.predict(inputs)
     assert all(torch.equal(before[name], after[name]) for name in before) and not program._constants._folded
+
+
+def test_copies_of_a_weight_at_other_places_of_the_file_are_decoded_once(quantized: Path, tmp_path: Path) -> None:
+    """As coremltools writes them: each function of a package that it saved again has its own."""
+    package = tmp_path / "copies.mlpackage"
+    shutil.copytree(quantized, package)
+    program = MilProgram.open(package)
+    (operation,) = [item for item in program.constants() if item.type == "constexpr_blockwise_shift_scale"]
+    (blob,) = operation.inputs["data"]
+    assert isinstance(blob, Blob)
+    (path,) = package.rglob("weight.bin")
+    content = path.read_bytes()
+    at = len(content) + -len(content) % RECORD_BYTES
+    sentinel, code, size, start, padding = RECORD.unpack_from(content, blob.offset)
+    record = RECORD.pack(sentinel, code, size, at + RECORD_BYTES, padding).ljust(RECORD_BYTES, b"\0")
+    path.write_bytes(content.ljust(at, b"\0") + record + content[start : start + size])
+    program = MilProgram.open(package)
+    program.predict({"x": torch.ones(2, 64).half(), "i": IDS})
+    elsewhere = replace(operation, inputs={**operation.inputs, "data": (replace(blob, offset=at),)})
+    values = program._constants.folded(program.function(), elsewhere, lambda: pytest.fail("it was decoded already"))
+    assert values[0] is next(iter(program._constants._folded.values()))[0]
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 6])
