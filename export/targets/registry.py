@@ -241,7 +241,7 @@ TARGETS = {
             host_runtime="coreml" if sys.platform == "darwin" else "mil-interpreter",
             runtime_module="export.targets.coreml.engine",
             palettes=True,
-            footprint=Footprint(800_000_000, 4.0, 1.5, 15.0, 20.0, 2000.0, writes_twice=True),
+            footprint=Footprint(1_600_000_000, 2.5, 1.5, 15.0, 20.0, 210.0, writes_twice=True),
         ),
     )
 }
