@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
-from export.beside import Answer, Beside
+from export.beside import ALONE, Answer, Beside
 from export.kv.choice import JUDGED_LOOPS, LENGTH, WINDOWS, PolicyChoice, choice_from, policy_distances
 from export.kv.scales import measure_scales
 from export.request import AUTO, ExportRequest
@@ -127,7 +127,7 @@ Judged = tuple[int, int]  # loops and tokens of a text at which policies are com
 Policies = Mapping[Judged, Answer[dict[str, Distance]]]
 
 
-def ask_policies(jobs: Sequence[Job], beside: Beside) -> Policies:
+def ask_policies(jobs: Sequence[Job], beside: Beside = ALONE) -> Policies:
     """Begin to measure for `--kv auto` what each policy costs: once for all artifacts that are judged alike."""
     asked: dict[Judged, Answer[dict[str, Distance]]] = {}
     for job in jobs:

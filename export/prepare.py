@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from export.beside import Answer, Beside
+from export.beside import ALONE, Answer, Beside
 from export.gates.reference import CheckedReference, check_reference, unlikely_text
 from export.job import Progress, silent
 from export.report.page.measure import model_facts
@@ -62,7 +62,12 @@ class Prepared:
 
 
 def prepare(
-    request: ExportRequest, source: Source, recipe: Recipe, loops: list[int], progress: Progress, beside: Beside
+    request: ExportRequest,
+    source: Source,
+    recipe: Recipe,
+    loops: list[int],
+    progress: Progress,
+    beside: Beside = ALONE,
 ) -> Prepared:
     """Quantize, begin the compression gate at `loops` and check the reference, once for all targets."""
     seconds: dict[str, float] = {}
