@@ -110,8 +110,7 @@ def run_all(wanted: Sequence[Trial], jobs: int, minutes: float | None) -> bool:
             return trial, ""
         return trial, done.stdout if done.returncode == 0 else f"! {done.stderr.strip().splitlines()[-1:]}"
 
-    measured = {same.settings: same for same in trials() if same.name in known}
-    todo = {trial.settings: trial for trial in wanted if trial.settings not in measured}
+    todo = {trial.settings: trial for trial in wanted if trial.name not in known}
     with ThreadPoolExecutor(jobs) as pool:
         runs = [pool.submit(one, trial) for trial in todo.values()]
         for trial, said in (done.result() for done in as_completed(runs)):
