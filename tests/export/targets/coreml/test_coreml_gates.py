@@ -98,8 +98,10 @@ def judge(
 def test_packages_pass_in_both_types(artifacts: Artifacts, texts: torch.Tensor, form: str) -> None:
     for preset, compute in (("fp32", "fp32"), ("int4" if form == "while" else "int4-palette", "fp16")):
         folder, quantized = artifacts(form, preset, compute)
-        verdict = judge(opened(folder, form, quantized.model), quantized, texts, compute)
+        host = opened(folder, form, quantized.model)
+        verdict = judge(host, quantized, texts, compute)
         assert verdict.passed, verdict.failures
+        assert not host._engine.program._constants._literals, "decoded weights are let go of after the last question"
         distance = verdict.by_loops[LOOPS]
         assert distance.kl_mean < (1e-10 if compute == "fp32" else 1e-5) and distance.top1 == 1
         assert compute == "fp16" or distance.max_abs < 1e-4

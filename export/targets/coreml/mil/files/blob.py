@@ -54,8 +54,14 @@ class BlobFile:
             self._map.madvise(mmap.MADV_DONTNEED)
 
     def digest(self, offset: int) -> bytes:
-        """What tells the payload of the record at `offset` from others. Raises BlobError where there is none."""
-        return hashlib.blake2b(self._payload(offset)[1], digest_size=16).digest()
+        """What tells the record at `offset` and its payload from others. Raises BlobError where there is none.
+
+        With the data type and the unused bits: a copy that says something else of itself is to be refused, not shared.
+        """
+        code, payload, _, padding = self._payload(offset)
+        content = hashlib.blake2b(struct.pack("<IQ", code, padding), digest_size=16)
+        content.update(payload)
+        return content.digest()
 
     def _payload(self, offset: int) -> tuple[int, memoryview, int, int]:
         """Of the record at `offset`: its data type, its bytes, where they begin, and the unused bits at their end."""

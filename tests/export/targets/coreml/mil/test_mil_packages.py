@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from export.targets.coreml.mil import constants
 from export.targets.coreml.mil.errors import ExecutionError, FeatureError, UnknownFunctionError
-from export.targets.coreml.mil.files.blob import RECORD, RECORD_BYTES
+from export.targets.coreml.mil.files.blob import RECORD, RECORD_BYTES, BlobFile
 from export.targets.coreml.mil.interpreter import MilProgram, run_mlpackage
 from export.targets.coreml.mil.program import Blob
 
@@ -253,6 +253,10 @@ def test_copies_of_a_weight_at_other_places_of_the_file_are_decoded_once(quantiz
     elsewhere = replace(operation, inputs={**operation.inputs, "data": (replace(blob, offset=at),)})
     values = program._constants.folded(program.function(), elsewhere, lambda: pytest.fail("it was decoded already"))
     assert values[0] is next(iter(program._constants._folded.values()))[0]
+    other = RECORD.pack(sentinel, code + 1, size, at + RECORD_BYTES, padding).ljust(RECORD_BYTES, b"\0")
+    path.write_bytes(path.read_bytes().replace(record, other))
+    copies = BlobFile(path)
+    assert copies.digest(at) != copies.digest(blob.offset), "a copy of another type is no copy"
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 6])
