@@ -1,7 +1,7 @@
 """Is it the right function, where the backend cannot be told not to round?
 
-    leanings = lean(host, published_reference, model, probe, loops, spec)
-    failures = direction_failures(loops, leanings)
+    for loops, leanings, measured in lean(host, published_reference, model, probe, (1, 4, 8), spec):
+        failures = direction_failures(loops, leanings)
 
 XNNPACK rounds every row of every product's input to int8, and no reference follows it for long: one number on the other
 side of an edge in the first layer is a step of noise in the second, and after a few layers two correct computations
@@ -10,18 +10,22 @@ one. So what is left (the artifact's logits less those of a reference that round
 change that each suspected fault would make: each matrix 1 % larger, positions off by one, one loop more. The share of
 a fault is about 0 in the right function and 1 in the faulty one; over hundreds of positions a fault that is a fifth of
 the noise in size stands out by several standard errors.
+
+A pass of the model for each of its matrices would take an hour at 1.3B, so derivatives say first which of them the
+rest may lean towards (suspects.py); only those are tried.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from export.gates.probes import Probe, answered, expected
+from export.gates.probes import Measured, Probe, answered, distances, expected
+from export.gates.suspects import Look, first_look
 from export.targets.host import Host
 from parcae_mobile.kv_cache import CacheSpec
 from parcae_mobile.model import Parcae
@@ -29,6 +33,7 @@ from parcae_mobile.model import Parcae
 SIZE = 0.01  # by how much a suspected matrix is too large
 HALF = 0.5  # the share of a fault from which on it is taken to be there
 CERTAIN = 4.0  # standard errors that a share has to be away from 0
+ROTATION = "rotation"
 LEAST = 1e-4  # of the noise: a change that is smaller is no change (QK-norm takes scales of queries and keys away)
 
 
@@ -52,44 +57,69 @@ class Leaning:
 
 @torch.no_grad()
 def lean(
-    host: Host, rounded: Parcae, model: Parcae, probe: Probe, loops: int, spec: CacheSpec, every: bool = True
-) -> list[Leaning]:
-    """A leaning for each fault, or only for the loop count and the rotation.
+    host: Host, rounded: Parcae, model: Parcae, probe: Probe, counts: Sequence[int], spec: CacheSpec
+) -> Iterator[tuple[int, list[Leaning], Measured]]:
+    """For each loop count its leanings, and how far the artifact is from `model`; few loops first.
 
-    `rounded` is the reference that rounds, `model` the one whose changes are faults. The probe needs several texts:
-    their scatter is the standard error.
+    `rounded` is the reference that rounds, `model` the one whose changes are faults. Matrices are suspected where the
+    least is left: at the smallest count. The probe needs several texts: their scatter is the standard error.
     """
-    left = answered(host, probe, loops)[0].float() - expected(rounded, probe, loops, spec)[0]
-    base = expected(model, probe, loops, spec)[0]
-    leanings = []
-    for fault in faults(model) if every else [name for name in faults(model) if "." not in name]:
+    known: dict[str, list[Tensor]] = {}  # states by whose they are, so that no loop is computed twice
+
+    def asked(whose: str, of: Parcae, loops: int) -> Tensor:
+        logits, known[whose] = expected(of, probe, loops, spec, known.get(whose, []))
+        return logits
+
+    for loops in sorted(counts):
+        answer = answered(host, probe, loops)
+        left = answer[0].float() - asked("rounded", rounded, loops)
+        base = asked("right", model, loops)
+        measured = distances((base, known["right"]), answer, probe, loops)
+        leanings = matrix_leanings(model, probe, loops, spec, left, base) if loops == min(counts) else []
+        if model.config.rope_settings.use_rope:
+            with suspected(model, ROTATION):
+                change = asked(ROTATION, model, loops) - base
+            leanings.append(_leaning(ROTATION, left, change))
+        if not model.config.plain:
+            change = expected(model, probe, loops + 1, spec, known["right"])[0] - base
+            leanings.append(_leaning("one loop more", left, change))
+        yield loops, [leaning for leaning in leanings if leaning is not None], measured
+
+
+def matrix_leanings(
+    model: Parcae, probe: Probe, loops: int, spec: CacheSpec, left: Tensor, base: Tensor
+) -> list[Leaning | None]:
+    """A leaning for each matrix: by its change where it may lean, else by derivatives."""
+    noise, leanings = float(left.norm()), []
+    looks = first_look(model, probe.ids, left, loops, SIZE)
+    for fault in matrices(model):
+        look = looks.get(fault)
+        if look is not None and not _may_lean(look, noise):
+            leanings.append(_of_products(fault, look.along, look.size, noise))
+            continue
         with suspected(model, fault):
             change = expected(model, probe, loops, spec)[0] - base
         leanings.append(_leaning(fault, left, change))
-    if not model.config.plain:
-        change = expected(model, probe, loops + 1, spec)[0] - base
-        leanings.append(_leaning("one loop more", left, change))
-    return [leaning for leaning in leanings if leaning is not None]
+    return leanings
 
 
-def faults(model: Parcae) -> list[str]:
-    """Every matrix by its name, and the rotation."""
-    matrices = [name for name, parameter in model.named_parameters() if parameter.dim() == 2]
-    return [*matrices, "rotation"] if model.config.rope_settings.use_rope else matrices
+def matrices(model: Parcae) -> list[str]:
+    """Every matrix by its name."""
+    return [name for name, parameter in model.named_parameters() if parameter.dim() == 2]
 
 
 @contextlib.contextmanager
 def suspected(model: Parcae, fault: str) -> Iterator[None]:
     """The model with a fault, and without it afterwards."""
-    original = model.rope if fault == "rotation" else model.get_parameter(fault).data.clone()
-    if fault == "rotation":  # shifting every position alike changes no distance, so the first one stays
+    original = model.rope if fault == ROTATION else model.get_parameter(fault).data.clone()
+    if fault == ROTATION:  # shifting every position alike changes no distance, so the first one stays
         model.rope = torch.cat([original[:1], original[2:], original[-1:]])
     else:
         model.get_parameter(fault).data.mul_(1 + SIZE)
     try:
         yield
     finally:
-        if fault == "rotation":
+        if fault == ROTATION:
             model.rope = original
         else:
             model.get_parameter(fault).data.copy_(original)
@@ -97,12 +127,25 @@ def suspected(model: Parcae, fault: str) -> Iterator[None]:
 
 def _leaning(fault: str, left: Tensor, change: Tensor) -> Leaning | None:
     """The share by least squares, (texts, length, vocabulary) each; None for a fault that changes nothing."""
-    if not float(change.norm()) > LEAST * float(left.norm()):
-        return None
     along, size = (left * change).sum((1, 2)).double(), change.square().sum((1, 2)).double()
+    return _of_products(fault, along, size, float(left.norm()))
+
+
+def _of_products(fault: str, along: Tensor, size: Tensor, noise: float) -> Leaning | None:
+    """The same from (texts,) products of what is left with a change, and squares of that change."""
+    if not float(size.sum().sqrt()) > LEAST * noise:
+        return None
     share = along.sum() / size.sum()
     error = ((along - share * size).square().sum() * len(along) / max(1, len(along) - 1)).sqrt() / size.sum()
     return Leaning(fault, float(share), float(error))
+
+
+def _may_lean(look: Look, noise: float) -> bool:
+    """Half of what `Leaning.found` wants, because lengths are estimates: a share, and texts that agree on its sign."""
+    along, size = look.along.sum().abs(), look.size.sum()
+    changes = size.sqrt() > LEAST / 2 * noise
+    agreed = along.square() > len(look.along) / 4 * look.along.square().sum()
+    return bool(changes and agreed and along > HALF / 2 * size)
 
 
 def direction_failures(loops: int, leanings: list[Leaning]) -> list[str]:

@@ -201,13 +201,13 @@ class _Gate:
 
     def directions(self, exact: Exact) -> None:
         """The artifact's rounding against the same in eager: what is left must not lean towards any fault."""
-        probe = Probe("one piece", self.texts[:, :-1])
-        for count in self.loops:
+        probe = Probe("one piece", self.texts[:, :-1], self.texts[:, 1:])
+        self.progress("lowering gate, directions")
+        for count, leanings, measured in lean(exact.host, exact.model, self.model, probe, self.loops, exact.cache):
             self.progress(f"lowering gate, T={count}")
-            every = count == min(self.loops)  # where the least is left
-            leanings = lean(exact.host, exact.model, self.model, probe, count, exact.cache, every)
             self.wrong += direction_failures(count, leanings)
             self.worst[count] = {one.fault: one.share for one in leanings if one.least < 1}
+            self.by_loops[count] = measured  # the same question as that of what rounding costs
         self.budget["function.share"] = HALF
 
     def published(self, texts: Tensor) -> None:
@@ -220,7 +220,8 @@ class _Gate:
             self.progress(f"rounding, T={count}" if rounds else f"as published, T={count}")
             probes = [whole, pieces] if count == self.typical else [whole]
             for probe in probes:
-                measured = measure(self.host, self.model, probe, count, self.cache)
+                known = self.by_loops.get(count) if rounds and probe is whole else None
+                measured = known or measure(self.host, self.model, probe, count, self.cache)
                 self.by_loops.setdefault(count, measured)
                 if rounds:
                     self.costly[count] += rounding_failures(count, measured, budget)

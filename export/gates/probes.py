@@ -77,13 +77,22 @@ def split(length: int, pieces: Sequence[int] = PIECES) -> tuple[int, ...]:
 
 @torch.no_grad()
 def eager(
-    model: Parcae, ids: Tensor, loops: int, cache: KVCache | None = None, state: Tensor | None = None
+    model: Parcae,
+    ids: Tensor,
+    loops: int,
+    cache: KVCache | None = None,
+    state: Tensor | None = None,
+    known: Sequence[Tensor] = (),
 ) -> tuple[Tensor, list[Tensor]]:
-    """Logits (texts, length, vocabulary) and the state after each loop, of one piece."""
+    """Logits (texts, length, vocabulary) and the state after each loop, of one piece.
+
+    `known` are the states after its first loops, where it was asked with fewer loops and without a cache.
+    """
     injected, values = model.prelude(ids, model.slots("prelude", ids, cache))
     current = model.zero_state(injected) if state is None else state.expand(len(ids), -1, -1)
-    states = []
-    for loop in range(loops):
+    states = list(known[:loops])
+    current = states[-1] if states else current
+    for loop in range(len(states), loops):
         current = model.recur(current, injected, values, model.slots("core_block", ids, cache, loop))
         states.append(current)
     logits = model.coda(current, ids, model.slots("coda", ids, cache))
@@ -92,13 +101,16 @@ def eager(
     return logits, states
 
 
-def expected(model: Parcae, probe: Probe, loops: int, spec: CacheSpec) -> tuple[Tensor, list[Tensor]]:
+def expected(
+    model: Parcae, probe: Probe, loops: int, spec: CacheSpec, known: Sequence[Tensor] = ()
+) -> tuple[Tensor, list[Tensor]]:
     """What the eager model answers: logits and states over the whole length.
 
     A text in one piece needs no cache unless the cache rounds: a chunk sees its own loop's keys under every policy.
+    Then `known`, the states that it answered for fewer loops, need not be computed again.
     """
     if not probe.pieces and spec.dtype == "fp32":
-        return eager(model, probe.ids, loops, None, probe.state)
+        return eager(model, probe.ids, loops, None, probe.state, known)
     cache = spec.make(model.config, loops, probe.ids.shape[1], batch=len(probe.ids))
     logits, states = [], []
     for part in probe.parts():

@@ -196,7 +196,7 @@ def expecting(change: Callable[..., Any]) -> Iterator[None]:
     """The gates with another `expected`; `change(original, model, probe, loops, spec)` answers for it."""
     original = probes.expected
 
-    def other(model: Parcae, probe: probes.Probe, loops: int, spec: Any) -> Any:
+    def other(model: Parcae, probe: probes.Probe, loops: int, spec: Any, known: Any = ()) -> Any:
         return change(original, model, probe, loops, spec)
 
     with contextlib.ExitStack() as stack:

@@ -54,6 +54,7 @@ class Interpreter:
     def __init__(self, package: Path) -> None:
         self.program = MilProgram.open(package)
         self.largest, self.largest_at = 0.0, ""
+        self._weights: set[tuple[str, str]] = set()  # of a function, which are the same in each prediction
         self.reset()
 
     def reset(self) -> None:
@@ -76,6 +77,10 @@ class Interpreter:
     def _observe(self, function: str, operation: Operation, results: tuple[torch.Tensor, ...]) -> None:
         if operation.type in SEEN or operation.name.startswith("mask"):
             return  # the mask is meant to be large
+        if operation.type.startswith("constexpr_"):
+            if (function, operation.name) in self._weights:
+                return
+            self._weights.add((function, operation.name))
         for result in results:
             if result.dtype == torch.float16 and result.numel():
                 low, high = result.aminmax()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable
 
+from torch import Tensor
+
 from export.targets.coreml.mil.dtypes import STRING
 from export.targets.coreml.mil.errors import BlobError, LimitError
 from export.targets.coreml.mil.files.blob import decode
@@ -16,8 +18,6 @@ from export.targets.coreml.mil.files.package import Package
 from export.targets.coreml.mil.limits import Limits
 from export.targets.coreml.mil.program import Argument, Blob, Function, Immediate, Operation, Reference
 from export.targets.coreml.mil.registry import Value, Widened
-
-KEPT_BYTES = 128_000_000  # of one constant
 
 
 class Constants:
@@ -39,8 +39,7 @@ class Constants:
         """The tensor of a blob or an immediate. Raises BlobError, with `where` in front."""
         if item in self._literals:
             return self._literals[item]
-        shape = tuple(size for size in item.type.shape or () if size is not None)
-        dtype = item.type.dtype
+        shape, dtype = _shape(item), item.type.dtype
         try:
             if dtype is STRING:
                 raise BlobError("a string is stored as numbers")
@@ -59,6 +58,14 @@ class Constants:
         if isinstance(item, Immediate) or dtype.bits >= 8:
             self._literals[item] = value
         return value
+
+    def rows(self, item: Blob, wanted: Tensor, where: Callable[[], str]) -> Value:
+        """Some rows (n,) of a blob, which are not kept. Raises BlobError, with `where` in front."""
+        try:
+            data = self.package.blob_file(item.file).rows(item.offset, item.type.dtype, _shape(item), wanted)
+        except BlobError as error:
+            raise BlobError(f"{where()}: {error}") from error
+        return Value(data, item.type.dtype, constant=True)
 
     def _content(self, argument: Argument) -> Hashable:
         """An argument by what it holds, not by where that lies."""
@@ -80,18 +87,16 @@ class Constants:
         self, function: Function, operation: Operation, compute: Callable[[], tuple[Value, ...]]
     ) -> tuple[Value, ...]:
         """The results of a `constexpr_` operation. Equal operations of different functions share one entry, also where
-        each function has a copy of its own in the file, as coremltools writes them.
-
-        A result of more than `KEPT_BYTES` is not kept: a prediction reads a few rows of such a table, and once.
-        """
+        each function has a copy of its own in the file, as coremltools writes them."""
         key: Hashable = (function.name, operation.outputs[0].name)
         arguments = [argument for group in operation.inputs.values() for argument in group]
         if not any(isinstance(argument, Reference) for argument in arguments):
             inputs = sorted(operation.inputs.items())
             key = (operation.type, tuple((name, tuple(map(self._content, group))) for name, group in inputs))
-        if key in self._folded:
-            return self._folded[key]
-        results = compute()
-        if all(value.data.nbytes <= KEPT_BYTES for value in results):
-            self._folded[key] = results
-        return results
+        if key not in self._folded:
+            self._folded[key] = compute()
+        return self._folded[key]
+
+
+def _shape(item: Blob | Immediate) -> tuple[int, ...]:
+    return tuple(size for size in item.type.shape or () if size is not None)

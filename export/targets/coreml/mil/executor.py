@@ -21,6 +21,7 @@ from export.targets.coreml.mil.ops import constexpr, elementwise, index, linear,
 from export.targets.coreml.mil.program import Argument, Block, Function, Named, Operation, Reference
 from export.targets.coreml.mil.registry import OPERATORS, Arguments, Value
 from export.targets.coreml.mil.state import Overwriting
+from export.targets.coreml.mil.tables import Table, table_of
 from parcae_mobile.errors import reason_of
 
 # Importing these modules fills OPERATORS.
@@ -50,10 +51,15 @@ class Scope:
     """Names of a block, and those of the blocks around it."""
 
     def __init__(self, parent: Scope | None = None) -> None:
-        self.values: dict[str, Value | str] = {}
+        self.values: dict[str, Value | str | Table] = {}
         self.parent = parent
 
     def find(self, name: str) -> Value | str:
+        """What a name stands for; a table is decoded as a whole."""
+        value = self.undecoded(name)
+        return value.whole() if isinstance(value, Table) else value
+
+    def undecoded(self, name: str) -> Value | str | Table:
         scope: Scope | None = self
         while scope is not None:
             if name in scope.values:
@@ -131,14 +137,16 @@ class Executor:
 
     def operation(
         self, operation: Operation, scope: Scope, where: Callable[[], str]
-    ) -> tuple[Value | str, ...] | tuple[Value, ...]:
+    ) -> tuple[Value | str | Table, ...]:
         kind = operation.type
         if kind == "const":
             return (self.constant(operation, scope, where),)
         if kind.startswith("constexpr_"):
-            return self.constants.folded(
-                self.function, operation, lambda: self.computed(operation, scope, where, constant=True)
-            )
+            table = table_of(operation, lambda: self.folded(operation, scope)[0])
+            known = operation.name in self.substitutes
+            return self.folded(operation, scope) if table is None or known else (table,)
+        if kind == "gather":
+            return self.gathered(operation, scope, where)
         if kind == "read_state":
             return self.check(operation, (self.states[self.state_name(operation, "input", where)],), where)
         if kind == "write_state":
@@ -177,6 +185,33 @@ class Executor:
         }
         constants = self.constants
         return Arguments(resolved, where, self.function.opset, self.compute, constants.limits, constants.widened)
+
+    def folded(self, operation: Operation, scope: Scope) -> tuple[Value, ...]:
+        """The results of a `constexpr_`, decoded once."""
+        where = partial(self.where, operation)
+        return self.constants.folded(
+            self.function, operation, lambda: self.computed(operation, scope, where, constant=True)
+        )
+
+    def gathered(self, operation: Operation, scope: Scope, where: Callable[[], str]) -> tuple[Value, ...]:
+        """A `gather`; of a table that was not decoded along its first axis, the rows that it wants."""
+        (x,) = operation.inputs.get("x", (None,))
+        table = scope.undecoded(x.name) if isinstance(x, Reference) and x.name not in self.state_types else None
+        if not isinstance(table, Table):
+            return self.computed(operation, scope, where)
+        others = {name: group for name, group in operation.inputs.items() if name != "x"}
+        arguments = self.arguments(others, scope, where)
+        if arguments.integer("axis", 0) or arguments.integer("batch_dims", 0):
+            return self.computed(operation, scope, where)
+        indices = arguments.value("indices")
+        decoding = self.arguments({}, scope, partial(self.where, table.operation))
+        rows = table.rows(indices.data, self.constants, decoding)
+        if rows is None:  # something is wrong with it, and the whole says what
+            return self.computed(operation, scope, where)
+        dtype = table.operation.outputs[0].type.dtype
+        arguments.inputs["x"] = (Value(self.stored(rows[0], dtype), dtype),)
+        arguments.inputs["indices"] = (Value(rows[1].to(indices.data.dtype), indices.dtype),)
+        return self.run_operator(operation, arguments, where)
 
     def updated(self, operation: Operation, scope: Scope, where: Callable[[], str]) -> tuple[Value, ...]:
         """A `slice_update`, in its argument's memory where nothing else can see that."""

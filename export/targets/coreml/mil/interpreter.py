@@ -194,7 +194,7 @@ class MilProgram:
             scope.values.update(zip((output.name for output in operation.outputs), results, strict=True))
 
         define(name)
-        value = scope.values[name]
+        value = scope.find(name)
         if isinstance(value, str):
             raise PackageError(f"{self.package.name}, function '{target.name}': the constant '{name}' is a string")
         return value.data.clone()

@@ -77,6 +77,20 @@ class BlobFile:
 
     def read(self, offset: int, dtype: DType, shape: tuple[int, ...]) -> torch.Tensor:
         """The blob whose record is at `offset`, in `dtype`'s carrier. Raises BlobError where it is no such tensor."""
+        payload, start = self._checked(offset, dtype, shape)
+        aligned = dtype.bits < 8 or start % (dtype.bits // 8) == 0
+        return decode(payload if aligned else bytes(payload), dtype, shape)
+
+    def rows(self, offset: int, dtype: DType, shape: tuple[int, ...], wanted: torch.Tensor) -> torch.Tensor:
+        """Of the same tensor the rows `wanted` (n,), each of them in whole bytes. Nothing else of it is read."""
+        payload, _ = self._checked(offset, dtype, shape)
+        if math.prod(shape[1:]) * dtype.bits % 8:
+            raise BlobError(f"{self.path.name} at offset {offset}: rows of {dtype} {list(shape)} end within a byte")
+        stored = np.frombuffer(payload, dtype=np.uint8).reshape(shape[0], -1)
+        return decode(stored[wanted.numpy()].tobytes(), dtype, (len(wanted), *shape[1:]))
+
+    def _checked(self, offset: int, dtype: DType, shape: tuple[int, ...]) -> tuple[memoryview, int]:
+        """The payload at `offset` and where it begins. Raises BlobError where it is no such tensor."""
         code, payload, start, padding = self._payload(offset)
         where, size = f"{self.path.name} at offset {offset}", len(payload)
         if code != dtype.blob_code:
@@ -86,8 +100,7 @@ class BlobFile:
             raise BlobError(
                 f"{where}: the blob has {size} bytes, {dtype} {list(shape)} takes {packed_bytes(count, dtype)}"
             )
-        aligned = dtype.bits < 8 or start % (dtype.bits // 8) == 0
-        return decode(payload if aligned else bytes(payload), dtype, shape)
+        return payload, start
 
 
 def packed_bytes(count: int, dtype: DType) -> int:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from export.targets.coreml.mil import constants
 from export.targets.coreml.mil.errors import ExecutionError, FeatureError, UnknownFunctionError
 from export.targets.coreml.mil.files.blob import RECORD, RECORD_BYTES, BlobFile
 from export.targets.coreml.mil.interpreter import MilProgram, run_mlpackage
@@ -223,15 +222,6 @@ def test_int4_weights_are_dequantized_once_and_exactly(quantized: Path) -> None:
     kept = list(program._constants._folded.values())
     program.predict({"x": x, "i": IDS})
     assert len(kept) == 1 and next(iter(program._constants._folded.values())) is kept[0]
-
-
-def test_large_constants_are_decoded_again_and_not_kept(quantized: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program, inputs = MilProgram.open(quantized), {"x": torch.ones(2, 64).half(), "i": IDS}
-    before = program.predict(inputs)
-    program.rest()
-    monkeypatch.setattr(constants, "KEPT_BYTES", 0)
-    after = program.predict(inputs)
-    assert all(torch.equal(before[name], after[name]) for name in before) and not program._constants._folded
 
 
 def test_copies_of_a_weight_at_other_places_of_the_file_are_decoded_once(quantized: Path, tmp_path: Path) -> None:
