@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
+from export.answers import NOT_KEPT, POLICIES, KeptAnswers
 from export.beside import ALONE, Answer, Beside
 from export.kv.choice import JUDGED_LOOPS, LENGTH, WINDOWS, PolicyChoice, choice_from, policy_distances
 from export.kv.scales import measure_scales
@@ -28,6 +29,7 @@ from parcae_mobile.loops import KV_BYTES, KV_POLICIES
 from parcae_mobile.manifest import Compute, LoopForm
 from parcae_mobile.model import Parcae
 from parcae_mobile.parity import Distance
+from quantize.cache_key import ids_sha256
 from quantize.recipe import Recipe, assign_rules, half_matrices
 
 
@@ -127,7 +129,7 @@ Judged = tuple[int, int]  # loops and tokens of a text at which policies are com
 Policies = Mapping[Judged, Answer[dict[str, Distance]]]
 
 
-def ask_policies(jobs: Sequence[Job], beside: Beside = ALONE) -> Policies:
+def ask_policies(jobs: Sequence[Job], beside: Beside = ALONE, answers: KeptAnswers = NOT_KEPT) -> Policies:
     """Begin to measure for `--kv auto` what each policy costs: once for all artifacts that are judged alike."""
     asked: dict[Judged, Answer[dict[str, Distance]]] = {}
     for job in jobs:
@@ -136,7 +138,8 @@ def ask_policies(jobs: Sequence[Job], beside: Beside = ALONE) -> Policies:
             loops, length = judged
             windows = job.source.text("heldout", job.request.text).windows(WINDOWS, length)
             work = partial(policy_distances, job.source.model, windows, loops)
-            asked[judged] = beside.start("measuring KV policies", work)
+            about = {"windows": ids_sha256(windows), "length": length, "loops": loops}
+            asked[judged] = answers.start(beside, "measuring KV policies", work, POLICIES, **about)
     return asked
 
 

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from export.answers import KeptAnswers
 from export.artifact.assemble import assemble
 from export.artifact.describe import describe
 from export.artifact.golden import GOLDEN_TOKENS, golden_loops, write_golden
@@ -132,11 +133,12 @@ def run_export(
         jobs = [resolve(request, source, recipe, t, group) for t in targets for group in group_loops(t, loops)]
         for job in jobs:
             check_output(job.final, request.force)
-        policies = ask_policies(jobs, beside)
+        answers = KeptAnswers.of(request, source, recipe)
+        policies = ask_policies(jobs, beside, answers)
         for target in targets:  # after what can be refused without their libraries, which take seconds to import
             load_target(target)
         judged = sorted({count for job in jobs for count in judged_loops(job)})
-        prepared = prepare(request, source, recipe, judged, progress, beside)
+        prepared = prepare(request, source, recipe, judged, progress, beside, answers)
         jobs = [settle_cache(job, policies, progress) for job in jobs]
         source.release({*prepared.quantized.stored, *prepared.quantized.floats})
         results = [export_one(job, prepared, progress, beside) for job in jobs]

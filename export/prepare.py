@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
+from export.answers import NOT_KEPT, Form, KeptAnswers
 from export.beside import ALONE, Answer, Beside
 from export.gates.reference import CheckedReference, check_reference, unlikely_text
 from export.job import Progress, silent
@@ -29,7 +30,8 @@ from parcae_mobile.model import Parcae
 from quantize.algorithms import LEARNED_WINDOWS, quantize_with
 from quantize.algorithms import resolve as resolve_algorithm
 from quantize.apply import QuantizedModel
-from quantize.cache import Cache, cache_key
+from quantize.cache import Cache
+from quantize.cache_key import cache_key, ids_sha256, tensors_sha256
 from quantize.compression import compression_gate
 from quantize.learning_run import STEPS, Learning
 from quantize.recipe import Recipe
@@ -45,6 +47,20 @@ class Cost:
 
     verdict: Verdict
     too_costly: dict[int, list[str]] = field(default_factory=dict)
+
+
+COST: Form[Cost] = Form(
+    lambda cost: {"verdict": cost.verdict.model_dump(), "too_costly": cost.too_costly},
+    lambda values: Cost(
+        Verdict.model_validate(values["verdict"]), {int(loops): lines for loops, lines in values["too_costly"].items()}
+    ),
+)
+FACTS: Form[ModelFacts | None] = Form(
+    lambda facts: {} if facts is None else asdict(facts),
+    lambda values: ModelFacts(
+        **{**values, "bytes_by_component": {k: (a, b) for k, (a, b) in values["bytes_by_component"].items()}}
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -68,13 +84,14 @@ def prepare(
     loops: list[int],
     progress: Progress,
     beside: Beside = ALONE,
+    answers: KeptAnswers = NOT_KEPT,
 ) -> Prepared:
     """Quantize, begin the compression gate at `loops` and check the reference, once for all targets."""
     seconds: dict[str, float] = {}
     progress(f"quantizing ({recipe.name}, {request.algorithm})")
     with timed(seconds, "quantize"):
         quantized = quantize(request, source, recipe, progress)
-    compression = compression_cost(request, source, quantized, loops, beside)
+    compression = compression_cost(request, source, quantized, loops, beside, answers)
     reference, facts = None, Answer[ModelFacts | None]("no facts", lambda: None, silent)
     if request.verify:
         progress("checking fp32 against the golden reference")
@@ -82,7 +99,11 @@ def prepare(
             reference = check_reference(source, source.text("heldout", request.text, 128), request.reference)
         doubt = unlikely_text(reference.reference, source.model.config.vocab_size) if source.real else None
         source.notes += [doubt] if doubt else []
-        facts = beside.start("measuring each part of the model", partial(model_facts, source, recipe))
+        about = {"recipe": recipe.sha256, "text": ids_sha256(source.text("heldout").ids)} if source.real else {}
+        work = partial(model_facts, source, recipe)
+        facts = answers.start(beside, "measuring each part of the model", work, FACTS, **about)
+    if answers.note is not None:
+        source.notes.append(answers.note)
     if not beside.spare:  # now: what they are measured on will be given back
         compression()
         quantized.forget()
@@ -123,7 +144,12 @@ def quantize(request: ExportRequest, source: Source, recipe: Recipe, progress: P
 
 
 def compression_cost(
-    request: ExportRequest, source: Source, quantized: QuantizedModel, loops: list[int], beside: Beside
+    request: ExportRequest,
+    source: Source,
+    quantized: QuantizedModel,
+    loops: list[int],
+    beside: Beside,
+    answers: KeptAnswers = NOT_KEPT,
 ) -> Answer[Cost]:
     """Gate 2, once for all targets, or why it is not run."""
     length = min(WINDOW, source.model.config.context - 1)
@@ -134,7 +160,10 @@ def compression_cost(
         verdict = NOT_RUN.model_copy(update={"note": NO_TEXT})
     elif request.verify:
         windows = source.text("heldout", request.text).windows(text_count(source, 16), length)
-        return beside.start("compression gate", partial(measure_cost, source.model, quantized, windows, loops))
+        work = partial(measure_cost, source.model, quantized, windows, loops)
+        about = {"tensors": tensors_sha256(quantized), "recipe": quantized.recipe.sha256, "loops": loops}
+        about |= {"windows": ids_sha256(windows), "shape": list(windows.shape)}
+        return answers.start(beside, "compression gate", work, COST, **about)
     return Answer(verdict.note, lambda: Cost(verdict), silent)
 
 

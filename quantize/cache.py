@@ -1,35 +1,30 @@
-"""Quantized tensors kept between runs, so that a second target does not repeat GPTQ or learned rounding.
+"""What takes long and has one result for all targets, kept between runs: quantized tensors, and what was measured.
 
-    key = cache_key(weights_sha256, recipe, "gptq", windows, seed=0, settings={})
+    key = cache_key(weights_sha256, recipe, "gptq", windows, seed=0, settings={})      # cache_key.py
     quantized, reused = Cache.default().get(key, model, recipe, lambda: quantize_with(...))
+    Cache.default().recall(other_key)                     # an object that `remember` was given, or None
 
-An entry's name is the SHA-256 of all that decides its content: weights, recipe, the algorithm with its settings, the
-calibration ids, the seed, the versions and the very sources of this package. An entry is a folder that appears by
-one rename, with the digest of its file inside; what does not match it is removed and made again. The oldest entries go
-where all together take more than the bound. A cache that cannot be written is no error.
+A second target does not repeat GPTQ or learned rounding, nor the questions that no target has a part in. An entry's
+name is the SHA-256 of all that decides its content (cache_key.py). An entry is a folder that appears by one rename,
+with the digest of its file inside; what does not match it is removed and made again. The oldest entries go where all
+together take more than the bound. A cache that cannot be written is no error.
 
 It lies in the platform's folder for caches, or where PARCAE_CACHE says.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
-from torch import Tensor
 
 from parcae_mobile.errors import InputError
 from parcae_mobile.json_file import read_object
@@ -41,13 +36,17 @@ from .recipe import Recipe
 from .storage import load_quantized, save_quantized
 
 VARIABLE = "PARCAE_CACHE"
+Read = TypeVar("Read")
 MOST_BYTES = 10_000_000_000  # of all entries together
-TENSORS, FACTS = "tensors.safetensors", "entry.json"
+TENSORS, ANSWER, FACTS = "tensors.safetensors", "answer.json", "entry.json"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry: its key, what it is of, its bytes and when it was last used (seconds since 1970)."""
+    """One entry: its key, what it is of, its bytes and when it was last used (seconds since 1970).
+
+    `algorithm` is how tensors were quantized, or the question that was answered.
+    """
 
     key: str
     recipe: str
@@ -83,33 +82,49 @@ class Cache:
 
     def load(self, key: str, model: Parcae, recipe: Recipe) -> QuantizedModel | None:
         """The tensors under a key, put into `model`; None if there are none. A damaged entry is removed."""
+        return self._read(key, TENSORS, lambda path: load_quantized(model, path, recipe))
+
+    def store(self, key: str, quantized: QuantizedModel, model: Parcae) -> bool:
+        """Keep tensors under a key; whether it could be done. Makes room by removing the oldest entries."""
+        facts = {"recipe": quantized.recipe.name, "algorithm": quantized.algorithm}
+        return self._write(key, TENSORS, lambda path: save_quantized(quantized, path, model), facts)
+
+    def recall(self, key: str) -> dict[str, Any] | None:
+        """The answer under a key; None if there is none. A damaged entry is removed."""
+        return self._read(key, ANSWER, lambda path: read_object(path, InputError))
+
+    def remember(self, key: str, answer: Mapping[str, Any], recipe: str, question: str) -> bool:
+        """Keep an answer, which JSON can hold, under a key; whether it could be done."""
+        text = json.dumps(answer)  # in its own order, which a manifest shows
+        facts = {"recipe": recipe, "algorithm": question}
+        return self._write(key, ANSWER, lambda path: path.write_text(text, encoding="utf-8"), facts)
+
+    def _read(self, key: str, name: str, read: Callable[[Path], Read]) -> Read | None:
         place = self.folder / key
         if not place.is_dir():
             return None
         try:
             facts = read_object(place / FACTS, InputError)
-            if sha256_of(place / TENSORS) != facts.get("sha256"):
+            if sha256_of(place / name) != facts.get("sha256"):
                 raise InputError(f"{place}: altered")
-            quantized = load_quantized(model, place / TENSORS, recipe)
+            content = read(place / name)
             os.utime(place / FACTS)
         except (InputError, OSError):
             shutil.rmtree(place, ignore_errors=True)
             return None
-        return quantized
+        return content
 
-    def store(self, key: str, quantized: QuantizedModel, model: Parcae) -> bool:
-        """Keep tensors under a key; whether it could be done. Makes room by removing the oldest entries."""
+    def _write(self, key: str, name: str, write: Callable[[Path], object], facts: Mapping[str, str]) -> bool:
         partial: str | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             partial = tempfile.mkdtemp(prefix=".", suffix=".partial", dir=self.folder)
-            path = Path(partial) / TENSORS
-            save_quantized(quantized, path, model)
+            path = Path(partial) / name
+            write(path)
             size = path.stat().st_size
             if size > self.most_bytes:
                 return False
-            facts = {"sha256": sha256_of(path), "bytes": size, "recipe": quantized.recipe.name}
-            text = json.dumps(facts | {"algorithm": quantized.algorithm}, sort_keys=True)
+            text = json.dumps({"sha256": sha256_of(path), "bytes": size, **facts}, sort_keys=True)
             (Path(partial) / FACTS).write_text(text, encoding="utf-8")
             self._make_room(size)
             os.rename(partial, self.folder / key)
@@ -126,7 +141,7 @@ class Cache:
         for place in self.folder.glob("[0-9a-f]*") if self.folder.is_dir() else ():
             try:
                 facts, used = read_object(place / FACTS, InputError), (place / FACTS).stat().st_mtime
-                size = (place / TENSORS).stat().st_size
+                size = sum(path.stat().st_size for path in place.iterdir() if path.name in (TENSORS, ANSWER))
             except (InputError, OSError):
                 continue
             listed.append(Entry(place.name, str(facts.get("recipe")), str(facts.get("algorithm")), size, used))
@@ -148,46 +163,3 @@ class Cache:
                 return
             shutil.rmtree(self.folder / entry.key, ignore_errors=True)
             taken -= entry.bytes
-
-
-def cache_key(
-    weights_sha256: str,
-    recipe: Recipe,
-    algorithm: str,
-    calibration: Tensor | None,
-    seed: int,
-    settings: Mapping[str, Any],
-) -> str:
-    """SHA-256 of all that decides quantized tensors; `settings` are the algorithm's own."""
-    text = None
-    if calibration is not None:
-        text = hashlib.sha256(calibration.contiguous().numpy().astype("<i8").tobytes()).hexdigest()
-    decides = {
-        "weights": weights_sha256,
-        "recipe": [recipe.name, recipe.sha256],
-        "algorithm": algorithm,
-        "settings": dict(settings),
-        "calibration": [text, None if calibration is None else list(calibration.shape)],
-        "seed": seed,
-        "versions": {name: _version(name) for name in ("parcae-mobile", "torch", "numpy")},
-        "processor": [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()],
-        "sources": _sources(),
-    }
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def _sources() -> str:
-    """Digest of the code that quantizes, so that a changed algorithm never meets an old result."""
-    digest = hashlib.sha256()
-    for package in ("quantize", "parcae_mobile"):
-        for path in sorted(Path(str(resources.files(package))).rglob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -18,8 +18,8 @@ LAYERS = ("parcae_mobile", "quantize", "export")
 PACKAGES = (*LAYERS, "training", "app_kit")
 # The rooms of export/, lowest first: a file imports from its own room and from those below.
 ROOMS = (
-    *("beside", "stages", "source", "texts", "targets", "kv", "request", "resources", "job", "artifact", "gates"),
-    *("run", "report", "prepare", "pipeline", "optimum_plugin", "bench", "bundle", "cli"),
+    *("beside", "stages", "source", "texts", "targets", "kv", "request", "answers", "resources", "job", "artifact"),
+    *("gates", "run", "report", "prepare", "pipeline", "optimum_plugin", "bench", "bundle", "cli"),
 )
 HEAVY = {
     "onnx": ("export/targets/onnx/", "export/bench/"),

@@ -1,4 +1,4 @@
-"""Subcommand on the cache of quantized tensors: what is there, and removing it."""
+"""Subcommand on the cache of quantized tensors and measurements: what is there, and removing it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from export.cli.app import Json, app, out, print_json
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove all entries.")] = False, as_json: Json = False
 ) -> None:
-    """Show the cache of quantized tensors, or clear it. PARCAE_CACHE says where it lies."""
+    """Show the cache of quantized tensors and measurements, or clear it. PARCAE_CACHE says where it lies."""
     from export.report.terminal import print_rows
     from quantize.cache import Cache
 
@@ -35,8 +35,8 @@ def cache(
         )
         return
     if entries:
-        rows = [[e.key[:12], e.recipe, e.algorithm, f"{e.bytes / 1e6:.1f}", _age(e.used)] for e in entries]
-        print_rows(out, "", ["entry", "recipe", "algorithm", "MB", "last used"], rows)
+        rows = [[e.key[:12], e.recipe, e.algorithm, f"{e.bytes / 1e6:.2f}", _age(e.used)] for e in entries]
+        print_rows(out, "", ["entry", "recipe", "content", "MB", "last used"], rows)
     room = f"{total / 1e6:.1f} of {place.most_bytes / 1e6:.0f} MB"
     out.print(f"{place.folder}: {len(entries)} entries, {room}", soft_wrap=True)
 

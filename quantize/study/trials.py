@@ -30,7 +30,8 @@ from parcae_mobile.model import Parcae
 from parcae_mobile.text import EMBEDDED_MODEL
 from parcae_mobile.tokenizer import TextTokenizer
 
-from ..cache import Cache, cache_key
+from ..cache import Cache
+from ..cache_key import cache_key
 from ..compression import HeldOut
 from ..learned import hold_back, learn
 from ..planning import plan_table, total_bytes

@@ -13,7 +13,8 @@ import torch
 
 from parcae_mobile import Parcae
 from quantize import QuantizedModel, load_recipe, quantize_with
-from quantize.cache import FACTS, TENSORS, Cache, cache_key
+from quantize.cache import ANSWER, FACTS, TENSORS, Cache
+from quantize.cache_key import answer_key, cache_key, tensors_sha256
 
 RECIPE = load_recipe("int4")
 WINDOWS = torch.arange(40).view(2, 20) % 60
@@ -70,10 +71,10 @@ def test_everything_that_decides_the_tensors_is_in_the_key(change: dict[str, Any
 
 def test_another_version_of_torch_or_of_the_sources_has_other_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     before = key()
-    monkeypatch.setattr("quantize.cache._version", lambda package: "0")
+    monkeypatch.setattr("quantize.cache_key._version", lambda package: "0")
     assert key() != before
     monkeypatch.undo()
-    monkeypatch.setattr("quantize.cache._sources", lambda: "other")
+    monkeypatch.setattr("quantize.cache_key._sources", lambda: "other")
     assert key() != before
 
 
@@ -95,6 +96,36 @@ def test_a_damaged_entry_is_removed_and_made_again(
     }[damage]()
     assert cache.load(key(), model, RECIPE) is None and not place.exists()
     assert cache.store(key(), quantized, model) and cache.load(key(), model, RECIPE) is not None
+
+
+def test_an_answer_is_recalled_as_it_was_given(tmp_path: Path) -> None:
+    cache, answer = Cache(tmp_path), {"kl": 0.1 + 0.2, "rows": {"8": [1, None, float("inf")]}}
+    asked = answer_key("what does it cost", "model", {"loops": [1, 8]}, ())
+    assert cache.recall(asked) is None and cache.remember(asked, answer, "int4", "what does it cost")
+    assert cache.recall(asked) == answer
+    (entry,) = cache.entries()
+    assert (entry.recipe, entry.algorithm) == ("int4", "what does it cost") and entry.bytes > 0
+    (tmp_path / asked / ANSWER).write_text("{}", encoding="utf-8")
+    assert cache.recall(asked) is None and cache.entries() == []
+
+
+def test_everything_that_decides_an_answer_is_in_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {"question": "q", "model_sha256": "m", "about": {"loops": 8}, "packages": ()}
+    before = answer_key(**given)
+    for change in ({"question": "p"}, {"model_sha256": "n"}, {"about": {"loops": 4}}, {"packages": ("export",)}):
+        assert answer_key(**given | change) != before
+    monkeypatch.setattr("torch.get_num_threads", lambda: 99)
+    assert answer_key(**given) != before
+
+
+def test_tensors_are_told_apart_by_their_values(quantized: QuantizedModel) -> None:
+    before = tensors_sha256(quantized)
+    name = next(iter(quantized.tensors))
+    tensor = quantized.tensors[name]
+    other = replace(tensor, scales=tensor.scales * 2)
+    assert tensors_sha256(quantized) == before
+    assert tensors_sha256(replace(quantized, tensors={**quantized.tensors, name: other})) != before
+    assert tensors_sha256(replace(quantized, floats={"transformer.ln_f.weight": torch.ones(3)})) != before
 
 
 def test_the_oldest_entries_make_room(model: Parcae, quantized: QuantizedModel, tmp_path: Path) -> None:
