@@ -11,6 +11,7 @@ a target finds their quantized form. The injection is folded beforehand: `decay`
 from __future__ import annotations
 
 import copy
+import linecache
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch._guards import detect_fake_mode
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.fx.graph_module import _loader
 from torch.nn import functional as F
 
 from parcae_mobile.injection import DiagonalInjection, LinearInjection
@@ -239,6 +241,7 @@ def forget_traces(*programs: ExportedProgram) -> None:
 
     An environment of shapes lists the inputs that it was made for, whose sizes point back at it from C++, where the
     collector does not look; and methods of its class keep their results by the environments that they were asked of.
+    The source of every graph that was compiled is kept for tracebacks, megabytes of text for a lowering.
     """
     for program in programs:
         mode = detect_fake_mode([node.meta.get("val") for node in program.graph.nodes])
@@ -247,3 +250,7 @@ def forget_traces(*programs: ExportedProgram) -> None:
     for method in vars(ShapeEnv).values():
         if hasattr(method, "cache_clear"):
             method.cache_clear()
+    sources = _loader.eval_cache
+    for name in sources:
+        linecache.cache.pop(name, None)
+    sources.clear()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import linecache
 from collections.abc import Callable
 
 import pytest
 from executorch.exir.backend.utils import is_same_node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.fx.graph_module import _loader
 
 from export.targets.executorch.layers import friendly_model
 from export.targets.executorch.lowering import Partitioner, lower
@@ -43,5 +45,6 @@ def test_lowering_leaves_no_graph_behind(small: Callable[..., Parcae]) -> None:
     lower({"coda": programs["coda"]}, {})
     made = [env for env in environments() if all(env is not other for other in earlier)]
     assert is_same_node.cache_info().currsize == 0
+    assert not _loader.eval_cache and not [name for name in linecache.cache if "<eval_with_key>" in name]
     # One that still lists its inputs is kept by their sizes for as long as the process lives.
     assert made and not any(env.tracked_fakes for env in made)
