@@ -95,6 +95,9 @@ class Constants:
             key = (operation.type, tuple((name, tuple(map(self._content, group))) for name, group in inputs))
         if key not in self._folded:
             self._folded[key] = compute()
+            for argument in arguments:
+                if isinstance(argument, Blob):
+                    self.package.blob_file(argument.file).give_back(argument.offset)
         return self._folded[key]
 
 

@@ -53,6 +53,13 @@ class BlobFile:
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
+    def give_back(self, offset: int) -> None:
+        """The same for the pages of one payload, once it is decoded: a package's own size would stay in memory else."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            _, payload, start, _ = self._payload(offset)
+            first = start - start % mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_DONTNEED, first, start + len(payload) - first)
+
     def digest(self, offset: int) -> bytes:
         """What tells the record at `offset` and its payload from others. Raises BlobError where there is none.
 
@@ -61,6 +68,7 @@ class BlobFile:
         code, payload, _, padding = self._payload(offset)
         content = hashlib.blake2b(struct.pack("<IQ", code, padding), digest_size=16)
         content.update(payload)
+        self.give_back(offset)
         return content.digest()
 
     def _payload(self, offset: int) -> tuple[int, memoryview, int, int]:

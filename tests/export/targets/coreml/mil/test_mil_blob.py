@@ -166,3 +166,31 @@ def test_packed_size_is_whole_bytes(name: str, count: int) -> None:
 def test_wide_unsigned_values_survive() -> None:
     assert decode(struct.pack("<2I", 2**32 - 1, 1), BY_NAME["uint32"], (2,)).tolist() == [2**32 - 1, 1]
     assert decode(struct.pack("<2H", 65535, 1), BY_NAME["uint16"], (2,)).dtype is torch.int32
+
+
+def resident(path: Path) -> int:
+    """Kilobytes of a mapped file that this process has in memory."""
+    inside, total = False, 0
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if "-" in line.split()[0]:
+            inside = line.endswith(str(path))
+        elif inside and line.startswith("Rss:"):
+            total += int(line.split()[1])
+    return total
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux says which pages are in memory")
+def test_a_digest_and_a_payload_that_is_given_back_leave_nothing_in_memory(
+    mil: SimpleNamespace, tmp_path: Path
+) -> None:
+    path = tmp_path / "w.bin"
+    array = np.random.default_rng(0).integers(-128, 127, 4_000_000, endpoint=True).astype(np.int8)
+    offset = write(mil, path, "int8", array)
+    file = BlobFile(path)
+    digest = file.digest(offset)
+    assert resident(path) < 200
+    values = file.read(offset, BY_NAME["int8"], (4_000_000,))
+    assert int(values.long().sum()) == int(array.astype(np.int64).sum()) and resident(path) > 3000
+    file.give_back(offset)
+    assert resident(path) < 200
+    assert torch.equal(values, torch.from_numpy(array)) and file.digest(offset) == digest
