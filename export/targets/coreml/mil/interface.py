@@ -18,6 +18,7 @@ from torch import Tensor
 from export.targets.coreml.mil.dtypes import BOOL, BY_NAME, FP16, DType, round_to
 from export.targets.coreml.mil.errors import DeclarationError, FeatureError, LimitError, PackageError
 from export.targets.coreml.mil.program import Function, Named
+from parcae_mobile.heap import zeros_on_demand
 
 MOST_OF_A_STATE = 2**31  # values; of a state that is not written to, no memory is taken but addresses
 # ArrayFeatureType.ArrayDataType
@@ -164,12 +165,8 @@ class Interface:
 
 
 def zeros(state: Named, dtype: torch.dtype | None = None) -> Tensor:
-    """A state as it is at first, in its declared dtype or another.
-
-    From numpy, which asks the system for zeros: what of a long cache is never written to takes no memory.
-    """
-    like = torch.empty(0, dtype=dtype or state.type.dtype.carrier).numpy().dtype
-    return torch.from_numpy(np.zeros([size or 0 for size in state.type.shape or ()], like))
+    """A state as it is at first, in its declared dtype or another: what is never written to takes no memory."""
+    return zeros_on_demand([size or 0 for size in state.type.shape or ()], dtype or state.type.dtype.carrier)
 
 
 def as_tensor(value: Any) -> tuple[Tensor, DType | None]:

@@ -180,9 +180,7 @@ def resident(path: Path) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux says which pages are in memory")
-def test_a_digest_and_a_payload_that_is_given_back_leave_nothing_in_memory(
-    mil: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_digests_and_payloads_that_are_given_back_take_no_memory(mil: SimpleNamespace, tmp_path: Path) -> None:
     path = tmp_path / "w.bin"
     array = np.random.default_rng(0).integers(-128, 127, 4_000_000, endpoint=True).astype(np.int8)
     offset = write(mil, path, "int8", array)
