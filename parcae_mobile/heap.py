@@ -37,9 +37,9 @@ def zeros_on_demand(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """
     count = math.prod(shape)
     if not count or not hasattr(mmap, "MAP_PRIVATE"):
-        return torch.zeros(*shape, dtype=dtype)
+        return torch.zeros(tuple(shape), dtype=dtype)
     try:
         pages = mmap.mmap(-1, count * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError) as error:
         raise MemoryError(f"{count} zeros: {error}") from None
-    return torch.frombuffer(pages, dtype=dtype).reshape(*shape)
+    return torch.frombuffer(pages, dtype=dtype).reshape(tuple(shape))
