@@ -34,6 +34,7 @@ SIZE = 0.01  # by how much a suspected matrix is too large
 HALF = 0.5  # the share of a fault from which on it is taken to be there
 CERTAIN = 4.0  # standard errors that a share has to be away from 0
 ROTATION = "rotation"
+TEXTS = 8  # that are fewer say too little of their own scatter
 LEAST = 1e-4  # of the noise: a change that is smaller is no change (QK-norm takes scales of queries and keys away)
 
 
@@ -62,7 +63,8 @@ def lean(
     """For each loop count its leanings, and how far the artifact is from `model`; few loops first.
 
     `rounded` is the reference that rounds, `model` the one whose changes are faults. Matrices are suspected where the
-    least is left: at the smallest count. The probe needs several texts: their scatter is the standard error.
+    least is left: at the smallest count. The scatter of texts is the standard error, so few texts are cut into several
+    for that: a matrix is the same at every position. Two texts alone took weak matrices of right artifacts for faults.
     """
     known: dict[str, list[Tensor]] = {}  # states by whose they are, so that no loop is computed twice
 
@@ -75,7 +77,15 @@ def lean(
         left = answer[0].float() - asked("rounded", rounded, loops)
         base = asked("right", model, loops)
         measured = distances((base, known["right"]), answer, probe, loops)
-        leanings = matrix_leanings(model, probe, loops, spec, left, base) if loops == min(counts) else []
+        leanings = []
+        if loops == min(counts):
+            short = shortened(probe)
+            if short is not probe:
+                short_base = expected(model, short, loops, spec)[0]
+                short_left = answered(host, short, loops)[0].float() - expected(rounded, short, loops, spec)[0]
+                leanings = matrix_leanings(model, short, loops, spec, short_left, short_base)
+            else:
+                leanings = matrix_leanings(model, probe, loops, spec, left, base)
         if model.config.rope_settings.use_rope:
             with suspected(model, ROTATION):
                 change = asked(ROTATION, model, loops) - base
@@ -101,6 +111,16 @@ def matrix_leanings(
             change = expected(model, probe, loops, spec)[0] - base
         leanings.append(_leaning(fault, left, change))
     return leanings
+
+
+def shortened(probe: Probe) -> Probe:
+    """The same ids as at least `TEXTS` texts of one length, which are shorter where there were fewer."""
+    count, length = probe.ids.shape
+    parts = min(-(-TEXTS // count), length)
+    if parts == 1:
+        return probe
+    part = length // parts
+    return Probe(f"{probe.name} of {part}", probe.ids[:, : parts * part].reshape(count * parts, part))
 
 
 def matrices(model: Parcae) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from export.gates import directions
-from export.gates.directions import LEAST, SIZE, Leaning, matrices, matrix_leanings, suspected
+from export.gates.directions import LEAST, SIZE, TEXTS, Leaning, matrices, matrix_leanings, shortened, suspected
 from export.gates.probes import Probe, expected
 from export.gates.suspects import first_look
 from parcae_mobile import Parcae
@@ -90,6 +90,15 @@ def test_without_a_fault_few_matrices_are_tried_and_none_is_found(model: Parcae,
         leanings = matrix_leanings(model, probe, LOOPS, SPEC, left, base)
     assert not any(one.found for one in leanings if one is not None)
     assert len(tried) < len(matrices(model)) / 3
+
+
+@pytest.mark.parametrize(
+    ("count", "length", "wanted"), [(8, 64, (8, 64)), (2, 64, (8, 16)), (3, 10, (9, 3)), (1, 5, (5, 1))]
+)
+def test_few_texts_are_cut_into_enough_to_know_their_scatter(count: int, length: int, wanted: tuple[int, int]) -> None:
+    ids = torch.arange(count * length).view(count, length)
+    short = shortened(Probe("one piece", ids))
+    assert tuple(short.ids.shape) == wanted and short.ids[1, 0] == (length if count >= TEXTS else wanted[1])
 
 
 @torch.no_grad()
