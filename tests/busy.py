@@ -3,8 +3,9 @@
     python -m tests.busy                      # minutes; nothing else should run on the machine
 
 The embedded model, each command as a user types it, in a process of its own that sees two cores. The first run of a
-command computes everything, the second has the quantized tensors that the first one kept, and so has the one beside
-busy processes. Exit code 1 if a quiet run takes longer than 15 s, or a busy one 2.5 times the quiet one.
+command computes everything, the second has what the first one kept (quantized tensors, and answers that no target has
+a part in), and so has the one beside busy processes. Exit code 1 if a quiet run with what was kept takes longer than
+15 s, or a busy one 2.5 times that.
 """
 
 from __future__ import annotations
