@@ -222,7 +222,7 @@ TARGETS = {
             zero_points=False,
             memory_module="export.targets.executorch.memory",
             delegate_module="export.targets.executorch.writer",
-            footprint=Footprint(900_000_000, 2.7, 1.6, 50.0, 45.0, 130.0, writes_twice=True),
+            footprint=Footprint(950_000_000, 2.7, 1.6, 50.0, 45.0, 130.0, writes_twice=True),
         ),
         Target(
             name="coreml",
