@@ -169,9 +169,11 @@ class _Gate:
         probes = function_probes(exact.model, self.texts, context, exact.host.takes_state)
         if exact.host is self.host:
             probes[0] = Probe("one piece", self.texts[:, :-1], self.texts[:, 1:])
+        states: dict[str, list[Tensor]] = {}
         for count in self.loops:
             self.progress(f"lowering gate, T={count}")
-            measured = [(probe, measure(exact.host, exact.model, probe, count, exact.cache)) for probe in probes]
+            asked = exact.host, exact.model
+            measured = [(probe, measure(*asked, probe, count, exact.cache, states)) for probe in probes]
             if count == self.typical:  # what is costly is tried once
                 probe = long_probe(self.texts, context)
                 measured.append((probe, measure(exact.host, exact.model, probe, count, exact.cache)))
@@ -216,12 +218,13 @@ class _Gate:
         budget = rounding_budget(self.compute, self.trained) if rounds else FUNCTION[self.compute]
         whole = Probe("one piece", texts[:, :-1], texts[:, 1:])
         pieces = Probe("pieces", texts[:1, :-1], texts[:1, 1:], split(texts.shape[1] - 1, PIECES))
+        states: dict[str, list[Tensor]] = {}
         for count in self.loops:
             self.progress(f"rounding, T={count}" if rounds else f"as published, T={count}")
             probes = [whole, pieces] if count == self.typical else [whole]
             for probe in probes:
                 known = self.by_loops.get(count) if rounds and probe is whole else None
-                measured = known or measure(self.host, self.model, probe, count, self.cache)
+                measured = known or measure(self.host, self.model, probe, count, self.cache, states)
                 self.by_loops.setdefault(count, measured)
                 if rounds:
                     self.costly[count] += rounding_failures(count, measured, budget)

@@ -222,7 +222,7 @@ TARGETS = {
             zero_points=False,
             memory_module="export.targets.executorch.memory",
             delegate_module="export.targets.executorch.writer",
-            footprint=Footprint(950_000_000, 2.7, 1.6, 50.0, 45.0, 130.0, writes_twice=True),
+            footprint=Footprint(950_000_000, 2.5, 1.6, 50.0, 45.0, 130.0, writes_twice=True),
         ),
         Target(
             name="coreml",
@@ -241,7 +241,7 @@ TARGETS = {
             host_runtime="coreml" if sys.platform == "darwin" else "mil-interpreter",
             runtime_module="export.targets.coreml.engine",
             palettes=True,
-            footprint=Footprint(1_600_000_000, 2.5, 1.5, 15.0, 20.0, 210.0, writes_twice=True),
+            footprint=Footprint(1_100_000_000, 2.25, 1.5, 15.0, 20.0, 210.0, writes_twice=True),
         ),
     )
 }
