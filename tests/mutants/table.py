@@ -45,10 +45,9 @@ wrong. For the same reason faults of the loop, the cache and the position are th
 no mutant of this page covers: a row of a table that none of the gate's texts reads is seen by no gate of outputs;
 the tests read every integer back.
 
-With the 4 texts at T=2 of `make test`, on ExecuTorch with int8 activations (preset int4, form stages), two faults pass
-at their smallest size: a matrix of the prelude 1 % larger, and the sign of one scale of 32 weights. With the 8 texts
-and the loop counts of an export, as below, both are caught. Where a number stands before the check, that is the
-smallest size that rounding does not hide.
+With the 4 texts at T=2 of `make test`, on ExecuTorch with int8 activations (preset int4, form stages), one fault passes
+at its smallest size: the sign of one scale of 32 weights. With the 8 texts and the loop counts of an export, as below,
+it is caught. Where a number stands before the check, that is the smallest size that rounding does not hide.
 
 """
 

@@ -63,9 +63,11 @@ def test_a_needed_count_that_fails_closes_nothing(failing: tuple[int, ...], need
 
 
 @pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def failing(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
     """Let the compression gate find nothing wrong but at the loop counts that are given."""
     import export.prepare
+
+    monkeypatch.setenv("PARCAE_CACHE", str(tmp_path_factory.mktemp("cache")))  # no other test is to read such an answer
 
     measured = export.prepare.compression_gate
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from export.targets.coreml.mil.dtypes import BOOL, BY_NAME, FP16, DType, round_to
 from export.targets.coreml.mil.errors import DeclarationError, FeatureError, LimitError, PackageError
 from export.targets.coreml.mil.program import Function, Named
-from parcae_mobile.heap import zeros_on_demand
+from parcae_mobile.zeros import zeros_on_demand
 
 MOST_OF_A_STATE = 2**31  # values; of a state that is not written to, no memory is taken but addresses
 # ArrayFeatureType.ArrayDataType

@@ -48,8 +48,8 @@ CONTEXT, MAX_LOOPS = 112, 8
 MUTANT_LOOPS = (2,)
 # Faults of a kind that another one stands for; `make acceptance` has them all.
 ALIKE = ("matrix of the coda", "zeroed", "one loop less", "earlier", "untied", "dt folded")
-# At their smallest size, on 4 texts at T=2, these cannot be told from the rounding of activations to int8.
-HIDDEN = ("a matrix of the prelude larger", "signs of scales flipped")
+# At its smallest size, on 4 texts at T=2, this cannot be told from the rounding of activations to int8.
+HIDDEN = ("signs of scales flipped",)
 ATTENTION = ("c_q", "c_k", "c_v", "c_proj")
 
 

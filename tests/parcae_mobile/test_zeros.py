@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from parcae_mobile.heap import zeros_on_demand
+from parcae_mobile.zeros import zeros_on_demand
 
 
 def resident() -> int:
