@@ -23,6 +23,8 @@ from torch import Tensor
 from .apply import QuantizedModel
 from .recipe import Recipe
 
+PACKAGES = ("parcae_mobile", "quantize")  # whose sources decide tensors
+
 
 def cache_key(
     weights_sha256: str,
@@ -41,25 +43,14 @@ def cache_key(
         "settings": dict(settings),
         "calibration": [text, None if calibration is None else list(calibration.shape)],
         "seed": seed,
-        "versions": _versions(),
-        "processor": _processor(),
-        "sources": _sources(),
     }
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    return _key(decides, PACKAGES)
 
 
 def answer_key(question: str, model_sha256: str, about: Mapping[str, Any], packages: tuple[str, ...]) -> str:
     """SHA-256 of all that decides an answer: the question, the model, what it is `about`, and the sources in `packages`
     beside those that decide tensors."""
-    decides = {
-        "question": question,
-        "model": model_sha256,
-        "about": dict(about),
-        "versions": _versions(),
-        "processor": _processor(),
-        "sources": _sources(("quantize", "parcae_mobile", *packages)),
-    }
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    return _key({"question": question, "model": model_sha256, "about": dict(about)}, (*PACKAGES, *packages))
 
 
 def ids_sha256(ids: Tensor) -> str:
@@ -79,16 +70,18 @@ def tensors_sha256(quantized: QuantizedModel) -> str:
     return digest.hexdigest()
 
 
-def _versions() -> dict[str, str]:
-    return {name: _version(name) for name in ("parcae-mobile", "torch", "numpy")}
-
-
-def _processor() -> list[str | int]:
-    return [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
+def _key(decides: Mapping[str, Any], packages: tuple[str, ...]) -> str:
+    """Digest of what is given, and of what decides every result."""
+    everywhere = {
+        "versions": {name: _version(name) for name in ("parcae-mobile", "torch", "numpy")},
+        "processor": [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()],
+        "sources": _sources(packages),
+    }
+    return hashlib.sha256(json.dumps({**decides, **everywhere}, sort_keys=True).encode()).hexdigest()
 
 
 @cache
-def _sources(packages: tuple[str, ...] = ("quantize", "parcae_mobile")) -> str:
+def _sources(packages: tuple[str, ...]) -> str:
     """Digest of the code that computes."""
     digest = hashlib.sha256()
     for package in packages:

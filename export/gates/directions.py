@@ -11,7 +11,7 @@ change that each suspected fault would make: each matrix 1 % larger, positions o
 a fault is about 0 in the right function and 1 in the faulty one; over hundreds of positions a fault that is a fifth of
 the noise in size stands out by several standard errors.
 
-A pass of the model for each of its matrices would take an hour at 1.3B, so derivatives say first which of them the
+A pass of the model for each of its matrices would take longest of all, so derivatives say first which of them the
 rest may lean towards (suspects.py); only those are tried.
 """
 

@@ -74,7 +74,7 @@ def test_another_version_of_torch_or_of_the_sources_has_other_keys(monkeypatch: 
     monkeypatch.setattr("quantize.cache_key._version", lambda package: "0")
     assert key() != before
     monkeypatch.undo()
-    monkeypatch.setattr("quantize.cache_key._sources", lambda: "other")
+    monkeypatch.setattr("quantize.cache_key._sources", lambda packages: "other")
     assert key() != before
 
 

@@ -39,7 +39,7 @@ class Constants:
         """The tensor of a blob or an immediate. Raises BlobError, with `where` in front."""
         if item in self._literals:
             return self._literals[item]
-        shape, dtype = _shape(item), item.type.dtype
+        shape, dtype = item.type.sizes, item.type.dtype
         try:
             if dtype is STRING:
                 raise BlobError("a string is stored as numbers")
@@ -62,7 +62,7 @@ class Constants:
     def rows(self, item: Blob, wanted: Tensor, where: Callable[[], str]) -> Value:
         """Some rows (n,) of a blob, which are not kept. Raises BlobError, with `where` in front."""
         try:
-            data = self.package.blob_file(item.file).rows(item.offset, item.type.dtype, _shape(item), wanted)
+            data = self.package.blob_file(item.file).rows(item.offset, item.type.dtype, item.type.sizes, wanted)
         except BlobError as error:
             raise BlobError(f"{where()}: {error}") from error
         return Value(data, item.type.dtype, constant=True)
@@ -99,7 +99,3 @@ class Constants:
                 if isinstance(argument, Blob):
                     self.package.blob_file(argument.file).give_back(argument.offset)
         return self._folded[key]
-
-
-def _shape(item: Blob | Immediate) -> tuple[int, ...]:
-    return tuple(size for size in item.type.shape or () if size is not None)

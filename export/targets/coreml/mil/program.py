@@ -33,6 +33,11 @@ class TensorType:
             want in (None, got) for want, got in zip(self.shape, shape, strict=True)
         )
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The shape of a stored tensor, all of whose sizes are known."""
+        return tuple(size for size in self.shape or () if size is not None)
+
     def __str__(self) -> str:
         if self.shape is None:
             return f"{self.dtype} [...]"

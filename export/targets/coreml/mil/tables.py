@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from export.targets.coreml.mil.constants import Constants
-from export.targets.coreml.mil.program import Argument, Blob, Immediate, Operation, Reference
+from export.targets.coreml.mil.program import Blob, Immediate, Operation, Reference
 from export.targets.coreml.mil.registry import OPERATORS, Arguments, Value
 
 LEAST_VALUES = 2**24  # of a table; a smaller one is decoded once
@@ -39,7 +39,8 @@ class Table:
     def length(self) -> int:
         """How many rows it has."""
         (blob,) = self.operation.inputs[PARTS[self.operation.type][0]]
-        return _shape(blob)[0]
+        assert isinstance(blob, Blob)
+        return blob.type.sizes[0]
 
     def rows(self, indices: Tensor, constants: Constants, arguments: Arguments) -> tuple[Tensor, Tensor] | None:
         """The rows that (...) non-negative `indices` want, each once, before rounding, and which of them each wants.
@@ -53,7 +54,7 @@ class Table:
         inputs: dict[str, tuple[Value | str, ...]] = {}
         for name, (item,) in self.operation.inputs.items():
             assert not isinstance(item, str | Reference)
-            if isinstance(item, Blob) and _shape(item)[0] == self.length:
+            if isinstance(item, Blob) and item.type.sizes[0] == self.length:
                 inputs[name] = (constants.rows(item, wanted, arguments.where),)
             else:  # one group for all rows
                 inputs[name] = (constants.literal(item, arguments.where),)
@@ -73,17 +74,14 @@ def table_of(operation: Operation, whole: Callable[[], Value]) -> Table | None:
     main, others = PARTS[operation.type]
     if main not in operation.inputs or not operation.inputs.keys() - {main} <= others:
         return None
-    if not all(len(group) == 1 and isinstance(group[0], Blob | Immediate) for group in operation.inputs.values()):
+    items = {name: item for name, group in operation.inputs.items() for item in group}
+    stored = {name: item for name, item in items.items() if isinstance(item, Blob | Immediate)}
+    if stored.keys() != operation.inputs.keys() or any(len(group) != 1 for group in operation.inputs.values()):
         return None
-    shapes = {name: _shape(group[0]) for name, group in operation.inputs.items()}
+    shapes = {name: item.type.sizes for name, item in stored.items()}
     shape = shapes[main]
     if len(shape) != 2 or shape[0] < 2 or math.prod(shape) < LEAST_VALUES or shape != operation.outputs[0].type.shape:
         return None
     lengths = {name: sizes[0] if len(sizes) > 1 else 0 for name, sizes in shapes.items()}
-    in_file = all(isinstance(operation.inputs[name][0], Blob) for name, length in lengths.items() if length > 1)
+    in_file = all(isinstance(stored[name], Blob) for name, length in lengths.items() if length > 1)
     return Table(operation, whole) if in_file and set(lengths.values()) <= {1, shape[0]} else None
-
-
-def _shape(item: Argument) -> tuple[int, ...]:
-    assert not isinstance(item, str | Reference)
-    return tuple(size for size in item.type.shape or () if size is not None)
